@@ -1,0 +1,11 @@
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+// Each part binds its own functions; this file only lists the parts.
+void bind_kernels(nb::module_& m);
+
+NB_MODULE(_native, m) {
+    m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
+    bind_kernels(m);
+}

@@ -1,0 +1,99 @@
+// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
+#include <nanobind/nanobind.h>
+
+#include <stdexcept>
+
+#include "isa.hpp"
+#include "kernels/simple_recurrence.hpp"
+#include "kernels/variational_kl.hpp"
+
+namespace nb = nanobind;
+using namespace karui;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <typename Table>
+const Table& choose(const Table& generic, [[maybe_unused]] const Table& avx2, [[maybe_unused]] const Table& avx512) {
+    switch (best_isa()) {
+        case Isa::avx512: return avx512;
+        case Isa::avx2: return avx2;
+        default: return generic;
+    }
+}
+
+#ifdef KARUI_X86
+const ScanTable& scan() { return choose(generic::scan_table, avx2::scan_table, avx512::scan_table); }
+const KlTable& kl() { return choose(generic::kl_table, avx2::kl_table, avx512::kl_table); }
+#else
+const ScanTable& scan() { return generic::scan_table; }
+const KlTable& kl() { return generic::kl_table; }
+#endif
+
+template <typename T>
+T* at(Address address) { return reinterpret_cast<T*>(address); }
+
+struct PyScanSizes {
+    ScanSizes sizes;
+    PyScanSizes(int64_t T, int64_t B, int64_t D, int64_t G, int64_t H, bool tanh, double scale)
+        : sizes{T, B, D, G, H, tanh, scale} {
+        if (T < 0 || B < 0 || D < 1 || D > 2 || (G != 3 && G != 4) || H < 1)
+            throw std::invalid_argument("sizes must be T, B >= 0, D in {1, 2}, G in {3, 4}, H >= 1");
+    }
+};
+
+template <typename R>
+ScanForward<R> forward_arrays(nb::tuple p) {
+    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
+    return {at<const R>(a(0)), at<const R>(a(1)), at<const R>(a(2)), at<const R>(a(3)), at<const R>(a(4)),
+            at<const R>(a(5)), at<const int64_t>(a(6)), at<R>(a(7)), at<R>(a(8)), at<R>(a(9))};
+}
+
+template <typename R>
+ScanBackward<R> backward_arrays(nb::tuple forward, nb::tuple p) {
+    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
+    return {forward_arrays<R>(forward), at<const R>(a(0)), at<const R>(a(1)), at<R>(a(2)), at<R>(a(3)),
+            at<R>(a(4)), at<R>(a(5)), at<R>(a(6)), at<R>(a(7))};
+}
+
+void scan_forward(const PyScanSizes& s, bool f64, nb::tuple p) {
+    if (f64) {
+        auto arrays = forward_arrays<double>(p);
+        nb::gil_scoped_release free;
+        scan().forward_f64(s.sizes, arrays);
+    } else {
+        auto arrays = forward_arrays<float>(p);
+        nb::gil_scoped_release free;
+        scan().forward_f32(s.sizes, arrays);
+    }
+}
+
+void scan_backward(const PyScanSizes& s, bool f64, nb::tuple forward, nb::tuple p) {
+    if (f64) {
+        auto arrays = backward_arrays<double>(forward, p);
+        nb::gil_scoped_release free;
+        scan().backward_f64(s.sizes, arrays);
+    } else {
+        auto arrays = backward_arrays<float>(forward, p);
+        nb::gil_scoped_release free;
+        scan().backward_f32(s.sizes, arrays);
+    }
+}
+
+double variational_kl(int64_t n, bool f64, Address weight, Address log_sigma2, Address grad_w, Address grad_s) {
+    nb::gil_scoped_release free;
+    if (f64) return kl().f64(n, at<const double>(weight), at<const double>(log_sigma2), at<double>(grad_w), at<double>(grad_s));
+    return kl().f32(n, at<const float>(weight), at<const float>(log_sigma2), at<float>(grad_w), at<float>(grad_s));
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+    nb::class_<PyScanSizes>(m, "ScanSizes")
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, bool, double>());
+    m.def("scan_forward", &scan_forward, "sizes, float64, addresses of ScanForward");
+    m.def("scan_backward", &scan_backward, "sizes, float64, addresses of ScanForward, addresses of ScanBackward");
+    m.def("variational_kl", &variational_kl, "n, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");
+    m.def("isa", [] { return best_isa() == Isa::avx512 ? "avx512" : best_isa() == Isa::avx2 ? "avx2" : "generic"; });
+}

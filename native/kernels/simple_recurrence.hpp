@@ -1,0 +1,52 @@
+// Elementwise scan of the Simple Recurrent Unit, version 2 (Lei et al., EMNLP 2018, equations 1 to 4).
+// T time, B batch, D directions, G gate blocks, H hidden size per direction. See ops/simple_recurrence/README.md.
+#pragma once
+#include <cstdint>
+
+namespace karui {
+
+struct ScanSizes {
+    int64_t T, B, D, G, H;
+    bool tanh;     // activation g: tanh, else identity
+    double scale;  // alpha of the skip term when G = 3
+};
+
+template <typename R>
+struct ScanForward {
+    const R* u;              // (T, B, D, G, H)  candidate, forget, reset[, skip]
+    const R* x;              // (T, B, D*H) or null: skip input when G = 3; null means no skip term
+    const R* weight_c;       // (D, 2, H)        v_f, v_r
+    const R* bias;           // (D, 2, H)        b_f, b_r
+    const R* c_0;            // (D, B, H)
+    const R* dropout_mask;   // (B, D*H) or null
+    const int64_t* lengths;  // (B) or null
+    R* h;                    // (T, B, D*H)
+    R* c;                    // (T, B, D, H)     states after each step
+    R* c_n;                  // (D, B, H)
+};
+
+template <typename R>
+struct ScanBackward {
+    ScanForward<R> forward;  // h and c_n are not read
+    const R* grad_h;         // (T, B, D*H)
+    const R* grad_c_n;       // (D, B, H)
+    R* grad_u;               // as u
+    R* grad_x;               // as x, or null
+    R* grad_weight_c;        // (D, 2, H)
+    R* grad_bias;            // (D, 2, H)
+    R* grad_c_0;             // (D, B, H)
+    R* scratch;              // (B, D, 4, H): sums of one sequence, added in a fixed order afterwards
+};
+
+struct ScanTable {
+    void (*forward_f32)(const ScanSizes&, const ScanForward<float>&);
+    void (*forward_f64)(const ScanSizes&, const ScanForward<double>&);
+    void (*backward_f32)(const ScanSizes&, const ScanBackward<float>&);
+    void (*backward_f64)(const ScanSizes&, const ScanBackward<double>&);
+};
+
+namespace generic { extern const ScanTable scan_table; }
+namespace avx2 { extern const ScanTable scan_table; }
+namespace avx512 { extern const ScanTable scan_table; }
+
+}  // namespace karui
