@@ -1,0 +1,58 @@
+"""karui (軽い, light in weight): small, fast sequence models, each shipped as one file that runs without PyTorch.
+
+Importing this package imports nothing else; the names below are found on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from karui.errors import UserError
+    from karui.nn import GRU, LSTM, SRU
+    from karui.runtime.model import Classifier, load
+    from karui.sparse import SparseVariationalDropout, sparsify
+    from karui.tasks.text_classifier import TextClassifier
+
+    __version__: str
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "SRU",
+    "Classifier",
+    "SparseVariationalDropout",
+    "TextClassifier",
+    "UserError",
+    "__version__",
+    "load",
+    "sparsify",
+]
+
+# Public name -> module that defines it. `compact` is missing on purpose: it would collide with the room of
+# that name, so it is `from karui.compact import compact`.
+_HOMES = {
+    "GRU": "karui.nn",
+    "LSTM": "karui.nn",
+    "SRU": "karui.nn",
+    "Classifier": "karui.runtime.model",
+    "SparseVariationalDropout": "karui.sparse",
+    "TextClassifier": "karui.tasks.text_classifier",
+    "UserError": "karui.errors",
+    "load": "karui.runtime.model",
+    "sparsify": "karui.sparse",
+}
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("karui")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'karui' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
