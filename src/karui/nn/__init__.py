@@ -1,0 +1,7 @@
+"""Recurrent modules with `torch.nn.LSTM`'s call."""
+
+from karui.nn.gru import GRU
+from karui.nn.lstm import LSTM
+from karui.nn.sru import SRU
+
+__all__ = ["GRU", "LSTM", "SRU"]

@@ -1,0 +1,1 @@
+"""Mathematics on tensors: one folder an operation, `reference.py` first, kernels beside it."""
