@@ -3,10 +3,12 @@
 `tokenise_reference` is the specification in plain Python; everything else here is the native core.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
 
+from karui import _native
 from karui.runtime.unicode_table import CLASS_RANGES, LOWER_RUNS
 
 NORMALISATION = "words-v1"
@@ -48,33 +50,43 @@ def tokenise_reference(text: str) -> list[str]:
     return words
 
 
-tokenise = tokenise_reference
+def tokenise(text: str) -> list[str]:
+    """Words of a text; `TypeError` names anything that is not a str."""
+    return _native.tokenise(text)
 
 
-def count_words(texts: list[str]) -> dict[str, int]:
-    """How often each word occurs in the texts."""
-    counts: dict[str, int] = {}
-    for text in texts:
-        for word in tokenise(text):
-            counts[word] = counts.get(word, 0) + 1
-    return counts
+def tokenise_spans(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """Words of a text, and for each its (start, end) in code points of the text."""
+    return _native.tokenise_spans(text)
+
+
+def settled_length(text: str) -> int:
+    """How many leading code points have words that no later text can change; the rest may be half a word or tag."""
+    return _native.settled_length(text)
+
+
+def count_words(texts: Iterable[str]) -> dict[str, int]:
+    """How often each word occurs in the texts, in order of first appearance."""
+    return _native.count_words(list(texts))
 
 
 class WordIds:
-    """Ids of words: the word at position i of the list has id i + 1, every other word has id 0."""
+    """Ids of words: the word at position i of the list has id i + 1, every other word has id 0.
 
-    def __init__(self, words: list[str]) -> None:
+    Raises `ValueError` for a word that is listed twice.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
-        self._ids = {word: number for number, word in enumerate(words, 1)}
+        self._native = _native.WordIds(self.words)
+
+    def __len__(self) -> int:
+        return len(self.words)
 
     def encode(self, text: str, max_tokens: int = 0) -> np.ndarray:
         """Ids of a text, int32 (T,); a text without words is one token of id 0. `max_tokens` 0 is no limit."""
-        ids = [self._ids.get(word, 0) for word in tokenise(text)] or [0]
-        return np.asarray(ids[: max_tokens or None], dtype=np.int32)
+        return self._native.encode(text, max_tokens)
 
-    def encode_batch(self, texts: list[str], max_tokens: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all texts one after the other, int32, and offsets int64 (len(texts) + 1,) of their beginnings."""
-        parts = [self.encode(text, max_tokens) for text in texts]
-        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-        np.cumsum([len(part) for part in parts], out=offsets[1:])
-        return np.concatenate([np.zeros(0, np.int32), *parts]), offsets
+    def encode_batch(self, texts: Iterable[str], max_tokens: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all texts one after the other, int32, and offsets int64 (number of texts + 1,) of their beginnings."""
+        return self._native.encode_batch(list(texts), max_tokens)
