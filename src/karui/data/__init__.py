@@ -1,6 +1,18 @@
 """Texts and labels: readers, named sets, vocabulary and batches. numpy only; `datasets` where a reader needs it."""
 
+from karui.data.batching import EncodedDataset, LengthBuckets, collate, encode_dataset, ordered_batches
 from karui.data.dataset import Splits, TextDataset
 from karui.data.load import load_splits
+from karui.data.vocabulary import Vocabulary
 
-__all__ = ["Splits", "TextDataset", "load_splits"]
+__all__ = [
+    "EncodedDataset",
+    "LengthBuckets",
+    "Splits",
+    "TextDataset",
+    "Vocabulary",
+    "collate",
+    "encode_dataset",
+    "load_splits",
+    "ordered_batches",
+]
