@@ -1,0 +1,100 @@
+"""Embedding, recurrent layers, pooling, linear output; beside them an optional score per word.
+
+T time, B batch, E embedding width, H hidden size, D directions, C outputs (1 for two classes), S score columns (C or 0).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from karui.nn import GRU, LSTM, SRU
+
+POOLINGS = ("last", "mean", "max", "mean+max")
+RECURRENT = ("sru", "lstm", "gru", "none")
+
+
+class TextClassifier(nn.Module):
+    """Ids of words to logits: forward(ids (B, T) int64, lengths (B,) int64) -> (B, C).
+
+    Row 0 of the embedding is zero and never trained: padding, unknown and pruned words share it. `embedding` holds E
+    columns for the recurrence and, with `word_scores`, C more that are summed over the text and divided by
+    sqrt(length): a linear model beside the recurrence. C = 1 for two classes: sigmoid(logit) is the second label's share.
+    """
+
+    def __init__(  # noqa: PLR0913  one argument a choice of the model; all but the sizes have defaults
+        self,
+        n_words: int,
+        n_classes: int,
+        *,
+        recurrent: str = "sru",
+        embedding_dim: int = 16,
+        hidden_size: int = 16,
+        num_layers: int = 1,
+        directions: int = 2,
+        pooling: str = "mean+max",
+        word_scores: bool = True,
+        activation: str = "identity",
+        embedding_dropout: float = 0.0,
+        dropout: float = 0.0,
+        word_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if n_classes < 2:  # noqa: PLR2004
+            raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+        if recurrent not in RECURRENT:
+            raise ValueError(f"recurrent must be one of {RECURRENT}, got {recurrent!r}")
+        if recurrent == "none" and not word_scores:
+            raise ValueError("recurrent='none' leaves nothing to learn from: set word_scores=True")
+        self.n_outputs = 1 if n_classes == 2 else n_classes  # noqa: PLR2004
+        self.pooling, self.embedding_dropout, self.word_dropout = pooling, embedding_dropout, word_dropout
+        self.embedding_dim = embedding_dim if recurrent != "none" else 0
+        columns = self.embedding_dim + (self.n_outputs if word_scores else 0)
+        self.embedding = nn.Embedding(n_words + 1, columns, padding_idx=0)
+        with torch.no_grad():
+            self.embedding.weight.uniform_(-0.1, 0.1)[:, self.embedding_dim :] = 0.0
+            self.embedding.weight[0] = 0.0
+        sizes = {"num_layers": num_layers, "bidirectional": directions == 2}  # noqa: PLR2004
+        self.recurrent: nn.Module | None = None
+        pooled = 0
+        if recurrent == "sru":
+            self.recurrent = SRU(embedding_dim, hidden_size, **sizes, activation=activation, dropout=dropout)
+        elif recurrent != "none":
+            kind = LSTM if recurrent == "lstm" else GRU
+            self.recurrent = kind(embedding_dim, hidden_size, **sizes, dropout=dropout if num_layers > 1 else 0.0)
+        if self.recurrent is not None:
+            pooled = directions * hidden_size * (2 if pooling == "mean+max" else 1)
+        self.dropout = dropout
+        self.output = nn.Linear(pooled, self.n_outputs) if pooled else None
+        self.output_bias = None if pooled else nn.Parameter(torch.zeros(self.n_outputs))
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """ids (B, T), 0 beyond lengths (B,); logits (B, C)."""
+        ids = ids.t()
+        if self.training and self.word_dropout:
+            ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.word_dropout)
+        embedded = self.embedding(ids)  # (T, B, E + S)
+        E = self.embedding_dim
+        logits = embedded[..., E:].sum(0) * lengths[:, None].to(embedded.dtype).rsqrt()  # zero columns: no scores
+        if self.recurrent is None or self.output is None:
+            return logits + self.output_bias
+        x = F.dropout(embedded[..., :E], self.embedding_dropout, self.training)
+        h, _ = self.recurrent(x, lengths=lengths)
+        pooled = F.dropout(self.pool(h, lengths), self.dropout, self.training)
+        return self.output(pooled) + (logits if embedded.shape[2] > E else 0.0)
+
+    def pool(self, h: Tensor, lengths: Tensor) -> Tensor:
+        """h (T, B, D*H), zero in the padding, to (B, D*H) or (B, 2*D*H)."""
+        if self.pooling == "last":
+            T, B, width = h.shape
+            two = bool(getattr(getattr(self.recurrent, "base", self.recurrent), "bidirectional", False))
+            ends = h[lengths - 1, torch.arange(B, device=h.device)]  # forward direction's last step
+            return torch.cat([ends[:, : width // 2], h[0, :, width // 2 :]], dim=1) if two and T else ends
+        parts = []
+        if self.pooling in ("mean", "mean+max"):
+            parts.append(h.sum(0) / lengths[:, None].to(h.dtype))
+        if self.pooling in ("max", "mean+max"):
+            padding = torch.arange(h.shape[0], device=h.device)[:, None] >= lengths
+            parts.append(h.masked_fill(padding[..., None], -torch.inf).max(dim=0).values)
+        return torch.cat(parts, dim=1)
