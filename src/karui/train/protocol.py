@@ -1,0 +1,60 @@
+"""What the loop needs to know about a task, and nothing else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from karui.train.settings import TrainSettings
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Data, model and metric of one job.
+
+    Resuming is exact because `batch` is a pure function of (seed, epoch, step) and because everything random in
+    `loss` and `penalty` comes from torch's global generator, whose state the loop saves.
+    """
+
+    model: nn.Module
+    """The model; the loop moves it to the device and switches train and eval mode."""
+
+    num_examples: int
+    """Training examples: documents, or tokens in language modelling. The penalty is divided by it."""
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        """Return the number of batches of an epoch, counted from 0."""
+        ...
+
+    def batch(self, epoch: int, step: int) -> Any:
+        """Return the batch of a step: tensors, or a tuple, list, dict or dataclass of tensors, on the CPU."""
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """Return the mean loss of the batch as a scalar, in train mode, without the penalty."""
+        ...
+
+    def penalty(self) -> Tensor | None:
+        """Return the penalty summed over the weights (nats), or None where the model has none."""
+        ...
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Return the metrics of "valid" or "test" ("accuracy", "nll", ...); called in eval mode, without grad."""
+        ...
+
+    def status(self) -> dict[str, float]:
+        """Return figures of the model for the log, such as density and words_kept; may be empty."""
+        ...
+
+    def parameter_groups(self, settings: "TrainSettings") -> list[dict[str, Any]]:
+        """Return parameter groups as torch.optim takes them; a group may bring its own lr or weight_decay."""
+        ...
+
+
+class SavesArtifacts(Protocol):
+    """A task that keeps files of its own (vocabulary, labels) in the run folder."""
+
+    def save_artifacts(self, run_dir: Path) -> None:
+        """Write what rebuilding the task needs besides the recipe."""
+        ...
