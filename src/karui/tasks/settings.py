@@ -1,0 +1,118 @@
+"""Settings of data, model and sparsity. Plain values: importing this file imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+RecurrentName = Literal["sru", "lstm", "gru", "none"]
+PoolingName = Literal["last", "mean", "max", "mean+max"]
+ActivationName = Literal["identity", "tanh"]
+SparseMethod = Literal["none", "vd"]
+GroupName = Literal["word", "neuron"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which texts, and how they become batches of word ids."""
+
+    name: str = "stdlib-docs"
+    """A named data set, or the path of a file or folder."""
+
+    text: str | None = None
+    """Column of the text; guessed where it is obvious."""
+
+    label: str | None = None
+    """Column of the label; guessed where it is obvious."""
+
+    max_words: int = 20_000
+    """Largest vocabulary: the most frequent words of the training texts; 0 = no limit."""
+
+    min_count: int = 1
+    """Occurrences in the training texts below which a word is left out."""
+
+    max_tokens: int = 0
+    """Tokens of a document that are read, from its start; 0 = all."""
+
+    batch_size: int = 64
+    """Documents in a batch."""
+
+    valid_fraction: float = 0.1
+    """Share of the training documents kept for validation, where the set has no validation split."""
+
+    fold: int | None = None
+    """Fold, from 0, of ten-fold cross-validation, for sets without a test split."""
+
+    phrases: bool = False
+    """Train on the labelled phrases of a treebank as well (sst1, sst2)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_words", 0), ("min_count", 1), ("max_tokens", 0), ("batch_size", 1)):
+            _check(name, getattr(self, name), f">= {least}", getattr(self, name) >= least)
+        _check("valid_fraction", self.valid_fraction, "in (0, 1)", 0 < self.valid_fraction < 1)
+        _check("fold", self.fold, "from 0 to 9", self.fold is None or 0 <= self.fold <= 9)  # noqa: PLR2004
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Embedding, recurrent layers, pooling, linear output, and the per-word scalar path beside them."""
+
+    recurrent: RecurrentName = "sru"
+    """Recurrent layer; "none" pools the embeddings themselves."""
+
+    embedding_dim: int = 16
+    """Width of the embedding."""
+
+    hidden_size: int = 16
+    """Units of a recurrent layer in one direction."""
+
+    num_layers: int = 1
+    """Stacked recurrent layers."""
+
+    directions: int = 2
+    """1 reads forward; 2 reads backward as well."""
+
+    pooling: PoolingName = "mean+max"
+    """How the states of all steps become one vector."""
+
+    word_scores: bool = True
+    """Add one learned score a word and class: sum over the words / sqrt(length)."""
+
+    embedding_dropout: float = 0.2
+    """Dropout on the embedded words."""
+
+    dropout: float = 0.0
+    """Dropout between stacked layers and before the output."""
+
+    word_dropout: float = 0.1
+    """Share of the words of a document that are replaced by the unknown word in training."""
+
+    activation: ActivationName = "identity"
+    """What the Simple Recurrent Unit applies to its state."""
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_dim", "hidden_size", "num_layers"):
+            _check(name, getattr(self, name), ">= 1", getattr(self, name) >= 1)
+        _check("directions", self.directions, "1 or 2", self.directions in (1, 2))
+        for name in ("embedding_dropout", "dropout", "word_dropout"):
+            _check(name, getattr(self, name), "in [0, 1)", 0 <= getattr(self, name) < 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseSettings:
+    """How weights become zero. The weight of the penalty and its ramp are the training loop's."""
+
+    method: SparseMethod = "none"
+    """"vd" = sparse variational dropout; "none" trains a dense model."""
+
+    threshold: float = 3.0
+    """Log noise ratio from which a weight is pruned."""
+
+    log_sigma_init: float = -3.0
+    """First log standard deviation of each weight's noise."""
+
+    groups: tuple[GroupName, ...] = ("word", "neuron")
+    """Multiplicative variables: one a word, one a neuron, so that whole words and neurons can go."""
+
+
+def _check(name: str, value: object, expectation: str, is_met: bool) -> None:
+    if not is_met:
+        raise ValueError(f"{name} must be {expectation}, got {value!r}")
