@@ -25,10 +25,12 @@ static double kl(int64_t n, const R* __restrict weight, const R* __restrict log_
             const R a = log_sigma2[i] - log_(square);
             const R inside = (a > R(-8) && a < R(8)) ? R(1) : R(0);
             const R clipped = a < R(-8) ? R(-8) : (a > R(8) ? R(8) : a);
-            const R s = sigmoid_(R(1.87320) + R(1.48695) * clipped);
+            const R q = sigmoid_(-(R(1.87320) + R(1.48695) * clipped));  // 1 - sigmoid without cancellation
             const R e = exp_(-clipped);
-            sum += R(0.63576) * (R(1) - s) + R(0.5) * log_(R(1) + e);
-            const R slope = inside * (R(-0.63576 * 1.48695) * s * (R(1) - s) - R(0.5) * e / (R(1) + e));
+            const R y = R(1) + e;
+            const R softplus = log_(y) - ((y - R(1)) - e) / y;  // log1p: the second term is what y lost by rounding
+            sum += R(0.63576) * q + R(0.5) * softplus;
+            const R slope = inside * (R(-0.63576 * 1.48695) * q * (R(1) - q) - R(0.5) * e / y);
             grad_log_sigma2[i] = slope;
             grad_weight[i] = -slope * R(2) * w / square;
         }

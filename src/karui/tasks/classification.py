@@ -1,0 +1,200 @@
+"""Text classification: named or own data, the text classifier, accuracy.
+
+N documents, B of a batch, T tokens of its longest one, C outputs (1 for two classes).
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from karui.data import Splits, TextDataset, load_splits
+from karui.data.batching import EncodedDataset, LengthBuckets, encode_dataset, ordered_batches
+from karui.data.vocabulary import Vocabulary
+from karui.errors import UserError
+from karui.files import atomic_write
+from karui.sparse import SparseVariationalDropout, density, penalty, sparsify, words_kept
+from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
+from karui.tasks.text_classifier import TextClassifier
+
+EVALUATION_TOKENS = 32_768  # padded tokens of an evaluation batch
+VOCABULARY_FILE = "vocabulary.json"
+
+
+def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: SparseSettings) -> nn.Module:
+    """The untrained model of a recipe: a TextClassifier, made sparse unless `sparse.method` is "none"."""
+    classifier = TextClassifier(
+        n_words,
+        n_classes,
+        recurrent=model.recurrent,
+        embedding_dim=model.embedding_dim,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        directions=model.directions,
+        pooling=model.pooling,
+        word_scores=model.word_scores,
+        activation=model.activation,
+        embedding_dropout=model.embedding_dropout,
+        dropout=model.dropout,
+        word_dropout=model.word_dropout,
+    )
+    if sparse.method == "none":
+        return classifier
+    method = SparseVariationalDropout(
+        threshold=sparse.threshold, log_sigma_init=sparse.log_sigma_init, groups=sparse.groups
+    )
+    return sparsify(classifier, method)
+
+
+def load_run_model(
+    run_dir: Path, model: ModelSettings, sparse: SparseSettings
+) -> tuple[nn.Module, list[str], list[str]]:
+    """The untrained model, the words and the labels of a run folder; its weights are the caller's to load.
+
+    Raises UserError when the folder holds no vocabulary.
+    """
+    path = run_dir / VOCABULARY_FILE
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        words, labels = list(saved["words"]), list(saved["labels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{path}: no readable vocabulary ({error}); give the folder of a run made by `karui train classify`"
+        raise UserError(message) from error
+    return build_model(len(words), len(labels), model, sparse), words, labels
+
+
+class ClassificationTask:
+    """A `karui.train.Task`: documents with one label each.
+
+    The vocabulary is made from the training part alone; the test part is read by `evaluate("test")` only.
+    """
+
+    def __init__(
+        self,
+        data: DataSettings,
+        model: ModelSettings,
+        sparse: SparseSettings,
+        *,
+        seed: int,
+        splits: Splits | None = None,
+    ) -> None:
+        self.data, self.sparse = data, sparse
+        self.splits = splits if splits is not None else load_data(data)
+        train = self.splits.train
+        self.label_names = self.splits.label_names
+        self.vocabulary = Vocabulary.from_texts(train.texts, data.max_words, data.min_count)
+        if not len(self.vocabulary):
+            raise UserError(f"{data.name}: no word occurs {data.min_count} times in the training texts: lower min_count")
+        torch.manual_seed(seed)
+        self.model = build_model(len(self.vocabulary), len(self.label_names), model, sparse)
+        self.train_set = encode_dataset(train, self.vocabulary, data.max_tokens)
+        self.num_examples = len(self.train_set)
+        self.buckets = LengthBuckets(self.train_set.lengths, batch_size=data.batch_size, seed=seed)
+
+    @cached_property
+    def valid_set(self) -> EncodedDataset:
+        """The validation documents as ids."""
+        return encode_dataset(self.splits.valid, self.vocabulary, self.data.max_tokens)
+
+    def split(self, name: str) -> TextDataset:
+        """The texts of "train", "valid" or "test"; raises UserError where the set has no such part."""
+        part = getattr(self.splits, name)
+        if part is None:
+            raise UserError(f"{self.splits.name}: the set has no {name} part")
+        return part
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        """Number of batches of an epoch."""
+        return len(self.buckets.batches(epoch))
+
+    def batch(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(ids (B, T), lengths (B,), labels (B,)): a pure function of the seed, the epoch and the step."""
+        return tensors(self.train_set, self.buckets.batches(epoch)[step])
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Mean cross-entropy in nats."""
+        ids, lengths, labels = batch
+        return cross_entropy(self.model(ids, lengths), labels)
+
+    def penalty(self) -> Tensor | None:
+        """KL in nats summed over the weights; None for a dense model."""
+        return None if self.sparse.method == "none" else penalty(self.model)
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Accuracy (0 to 1) and nll (nats a document) of "valid" or "test"."""
+        documents = self.valid_set
+        if split != "valid":
+            documents = encode_dataset(self.split(split), self.vocabulary, self.data.max_tokens)
+        logits = predict_logits(self.model, documents)
+        labels = torch.from_numpy(documents.labels)
+        return {"accuracy": accuracy(logits, labels), "nll": float(cross_entropy(logits, labels))}
+
+    def status(self) -> dict[str, float]:
+        """Density and words kept of a sparse model."""
+        if self.sparse.method == "none":
+            return {}
+        return {"density": density(self.model), "words_kept": float(words_kept(self.model))}
+
+    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:  # noqa: ANN401, ARG002
+        """All parameters at one learning rate."""
+        return [{"params": list(self.model.parameters())}]
+
+    def save_artifacts(self, run_dir: Path) -> None:
+        """Write the words and labels, which rebuild the model beside the recipe."""
+        content = {"words": self.vocabulary.words, "labels": self.label_names, "subset": self.splits.subset}
+        atomic_write(run_dir / VOCABULARY_FILE, json.dumps(content, ensure_ascii=False))
+
+
+def load_data(data: DataSettings) -> Splits:
+    """Read the splits that the settings name."""
+    return load_splits(
+        data.name,
+        text=data.text,
+        label=data.label,
+        valid_fraction=data.valid_fraction,
+        fold=data.fold,
+        phrases=None if data.phrases else False,
+    )
+
+
+def tensors(documents: EncodedDataset, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """A padded batch as torch tensors: ids (B, T), lengths (B,), labels (B,)."""
+    ids, lengths, labels = documents.batch(indices)
+    return torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(labels)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss in nats: sigmoid for one output column (two classes), softmax otherwise."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels)
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """(N, C) to class positions (N,)."""
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Correct / all."""
+    return float((predictions(logits) == labels).double().mean())
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, documents: EncodedDataset) -> Tensor:
+    """Logits (N, C) of all documents in their order; the model's mode and device are the caller's."""
+    device = next(model.parameters()).device
+    result: Tensor | None = None
+    for indices in ordered_batches(documents.lengths, batch_size=512, max_tokens=EVALUATION_TOKENS):
+        ids, lengths, _ = tensors(documents, indices)
+        logits = model(ids.to(device), lengths.to(device)).float().cpu()
+        if result is None:
+            result = logits.new_empty(len(documents), logits.shape[1])
+        result[torch.from_numpy(indices)] = logits
+    assert result is not None, "no documents"
+    return result
