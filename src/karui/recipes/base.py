@@ -84,7 +84,9 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
             hint = hints[name]
             if depth + 1 == len(parents):
                 if dataclasses.is_dataclass(hint):
-                    raise UserError(f"{dotted} is a group; set one of its fields, such as {_example(hint, dotted)}")
+                    raise UserError(
+                        f"{dotted} is a group; set one of its fields, such as {_example(hint, dotted)}"
+                    )
                 inner[name] = _parsed(hint, text.strip(), dotted.strip())
             elif not dataclasses.is_dataclass(hint):
                 raise UserError(f"{'.'.join(parents[: depth + 1])} has no fields, so {dotted} cannot be set")
@@ -186,7 +188,9 @@ def _parsed(hint: Any, text: str, dotted: str) -> Any:
         parts = [part.strip() for part in text.strip("[]()").split(",")]
         inner = args[0] if args[-1] is ... else None
         return [
-            _parsed(inner or args[min(i, len(args) - 1)], part, dotted) for i, part in enumerate(parts) if part
+            _parsed(inner or args[min(i, len(args) - 1)], part, dotted)
+            for i, part in enumerate(parts)
+            if part
         ]
     if origin is dict or hint in (int, float, bool):
         try:

@@ -41,7 +41,7 @@ class DataSettings:
     fold: int | None = None
     """Fold, from 0, of ten-fold cross-validation, for sets without a test split."""
 
-    phrases: bool = False
+    phrases: bool = True
     """Train on the labelled phrases of a treebank as well (sst1, sst2)."""
 
     def __post_init__(self) -> None:

@@ -74,7 +74,9 @@ def load_weights(run_dir: Path | str) -> dict[str, Tensor]:
     """
     path = Path(run_dir) / "checkpoints" / FINAL
     if not path.exists():
-        raise UserError(f"{run_dir} holds no finished run; let `karui train ... --out {run_dir} --resume` finish")
+        raise UserError(
+            f"{run_dir} holds no finished run; let `karui train ... --out {run_dir} --resume` finish"
+        )
     return read_file(path)[0]
 
 
@@ -94,7 +96,9 @@ def check_matches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
             )
     for name in found:
         if name not in expected:
-            raise UserError(f"{path} holds {name!r}, which this model does not have; it belongs to another model")
+            raise UserError(
+                f"{path} holds {name!r}, which this model does not have; it belongs to another model"
+            )
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

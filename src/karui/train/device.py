@@ -32,9 +32,7 @@ def make_fabric(settings: TrainSettings) -> Fabric:
         raise UserError(
             f"train.precision={settings.precision} is not available on this {kind}; use train.precision=32-true"
         )
-    return Fabric(
-        accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision
-    )
+    return Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
 
 
 def _has_precision(precision: str, kind: str) -> bool:
@@ -53,9 +51,7 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> tor
     """
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     fused = settings.precision != "16-mixed"
-    return kind(
-        groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused
-    )
+    return kind(groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,9 @@ class MetricsLog:
     drop what came after `purge_step` for the same reason.
     """
 
-    def __init__(self, run_dir: Path, *, offset: int = 0, purge_step: int = 0, tensorboard: bool = True) -> None:
+    def __init__(
+        self, run_dir: Path, *, offset: int = 0, purge_step: int = 0, tensorboard: bool = True
+    ) -> None:
         self.path = run_dir / "metrics.jsonl"
         size = self.path.stat().st_size if self.path.exists() else 0
         if size < offset:

@@ -104,8 +104,12 @@ class Run:
             penalty = task.penalty() if self.has_penalty else None
             loss = data_loss
             if penalty is not None:
-                loss = data_loss + penalty * (self.schedule.penalty_weight(state.global_step) / task.num_examples)
-        self.pending.append((step, data_loss.detach(), loss.detach(), None if penalty is None else penalty.detach()))
+                loss = data_loss + penalty * (
+                    self.schedule.penalty_weight(state.global_step) / task.num_examples
+                )
+        self.pending.append(
+            (step, data_loss.detach(), loss.detach(), None if penalty is None else penalty.detach())
+        )
         if self.reads_at_once:
             self._read_pending()  # before backward: a NaN never reaches the weights
         self.optimizer.zero_grad()

@@ -69,7 +69,11 @@ class CheckpointFolder:
         optimizer, tensors = checkpoint.flatten(trained.optimizer.state_dict(), "optimizer")
         tensors |= checkpoint.with_prefix("model", trained.model.state_dict())
         tensors |= checkpoint.with_prefix("random", checkpoint.random_state())
-        info: dict[str, Any] = {"kind": "checkpoint", "recipe": self.recipe, "threads": torch.get_num_threads()}
+        info: dict[str, Any] = {
+            "kind": "checkpoint",
+            "recipe": self.recipe,
+            "threads": torch.get_num_threads(),
+        }
         info |= {"state": asdict(state), "optimizer": optimizer}
         if trained.average is not None:
             tensors |= checkpoint.with_prefix("average", trained.average.sums)

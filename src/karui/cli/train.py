@@ -1,0 +1,167 @@
+"""`karui train`: recipe, run folder, training, one evaluation on the test split, report."""
+
+import importlib
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karui.errors import UserError
+from karui.files import atomic_write
+
+# Task of the command line -> the recipe it begins with.
+TASKS = {"classify": "classification"}
+CONFIG_FILE = "config.json"
+RESULTS_FILE = "results.json"
+
+
+def train(
+    task: Annotated[str, typer.Argument(help="What to train: classify.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    data: Annotated[str | None, typer.Option(help="Named data set, file or folder.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Named recipe to begin with.")] = None,
+    recurrent: Annotated[str | None, typer.Option(help="sru, lstm, gru or none.")] = None,
+    directions: Annotated[int | None, typer.Option(help="1, or 2 to read backward as well.")] = None,
+    sparse: Annotated[str | None, typer.Option(help="vd (sparse variational dropout) or none.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting of the recipe.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Train a model into a run folder."""
+    if task not in TASKS:
+        raise UserError(f"cannot train {task!r}; the tasks are {', '.join(TASKS)}")
+    options = {
+        "data.name": data,
+        "data.text": text,
+        "data.label": label,
+        "model.recurrent": recurrent,
+        "model.directions": directions,
+        "sparse.method": sparse,
+        "train.max_epochs": epochs,
+        "train.seed": seed,
+    }
+    overrides = [f"{name}={value}" for name, value in options.items() if value is not None]
+    chosen = _open_run(task, out, recipe, [*overrides, *(settings or [])], resume=resume)
+    say = _silent if quiet else _say
+    if (out / RESULTS_FILE).exists():
+        say(f"{out} is already finished; nothing to do")
+        results = json.loads((out / RESULTS_FILE).read_text(encoding="utf-8"))
+    else:
+        results = _train(chosen, out, resume=resume, quiet=quiet)
+        _write_report(out)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in results["metrics"].items())
+        say(f"{shown}\nnext: karui compact {out} -o model.karui")
+    if as_json:
+        typer.echo(json.dumps(results))
+
+
+def _open_run(task: str, out: Path, name: str | None, overrides: list[str], *, resume: bool) -> Any:
+    """Return the recipe, and make the run folder with `config.json` where it is new."""
+    from karui import recipes
+    from karui.recipes import base
+    from karui.train.differences import first_difference
+
+    config = out / CONFIG_FILE
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a folder")
+    is_used = out.is_dir() and any(out.iterdir())
+    if is_used and not resume:
+        raise UserError(f"{out} is not empty; add --resume to continue that run, or name another folder")
+    begin = recipes.get(TASKS[task] if name is None else name)
+    if not config.exists():
+        chosen = base.with_overrides(begin, overrides)
+        out.mkdir(parents=True, exist_ok=True)
+        base.save(chosen, config)
+        return chosen
+    stored = base.load(type(begin), config)
+    chosen = base.with_overrides(stored if name is None else begin, overrides)
+    difference = first_difference(base.to_dict(stored), base.to_dict(chosen))
+    if difference is not None:
+        raise UserError(
+            f"cannot resume {out} with another recipe: {difference}; leave it out, or use a new folder"
+        )
+    return stored
+
+
+def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
+    """Train, open the test split once, and write `results.json`."""
+    from karui.recipes.base import to_dict
+    from karui.tasks.classification import ClassificationTask
+    from karui.train import fit
+
+    task = ClassificationTask(recipe.data, recipe.model, recipe.sparse, seed=recipe.train.seed)
+    for note in [] if quiet else task.splits.notes:
+        _say(note)
+    task.save_artifacts(out)
+    result = fit(task, recipe.train, out, resume=resume, recipe=to_dict(recipe), quiet=quiet)
+    metrics = {
+        f"valid_{name}": value for name, value in result.metrics.items() if name in ("accuracy", "nll")
+    }
+    metrics |= {name: value for name, value in result.metrics.items() if f"valid_{name}" not in metrics}
+    if task.splits.test is None:
+        _say(f"{recipe.data.name} has no test part: only validation figures are reported")
+    else:
+        metrics |= {f"test_{name}": value for name, value in _evaluate_test(task, recipe).items()}
+    metrics["best_epoch"] = result.epoch
+    metrics["train_minutes"] = round(result.seconds / 60, 3)
+    results = _describe(recipe, subset=bool(task.splits.subset)) | {"metrics": metrics}
+    atomic_write(out / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def _evaluate_test(task: Any, recipe: Any) -> dict[str, float]:
+    import torch
+
+    from karui.train.device import make_fabric
+
+    task.model.eval()
+    with torch.no_grad(), make_fabric(recipe.train).autocast():
+        return task.evaluate("test")
+
+
+def _describe(recipe: Any, *, subset: bool) -> dict[str, Any]:
+    import torch
+
+    import karui
+
+    return {
+        "task": "classification",
+        "data": recipe.data.name,
+        "subset": subset,
+        "recipe": recipe.name,
+        "seed": recipe.train.seed,
+        "karui": karui.__version__,
+        "torch": torch.__version__,
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _write_report(out: Path) -> None:
+    """Write report.html where the report is installed; an error there is shown and does not undo the training."""
+    try:
+        write_report = getattr(importlib.import_module("karui.report"), "write_report", None)
+        if write_report is not None:
+            write_report(out)
+    except Exception as error:  # noqa: BLE001 - the run is finished and saved, whatever the report meets
+        _say(f"report.html was not written: {type(error).__name__}: {error}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _silent(line: str) -> None:  # noqa: ARG001 - same form as _say
+    return
