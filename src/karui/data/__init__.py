@@ -1,4 +1,7 @@
-"""Texts and labels: readers, named sets, vocabulary and batches. numpy only; `datasets` where a reader needs it."""
+"""Texts and labels: readers, named sets, vocabulary and batches.
+
+Needs numpy and the native core; `datasets` only where a reader of Parquet or the Hub is called.
+"""
 
 from karui.data.batching import EncodedDataset, LengthBuckets, collate, encode_dataset, ordered_batches
 from karui.data.dataset import Splits, TextDataset

@@ -26,8 +26,7 @@ class LengthBuckets:
         self, lengths: Sequence[int] | np.ndarray, *, batch_size: int = 0, max_tokens: int = 0, seed: int = 0
     ) -> None:
         if batch_size < 0 or max_tokens < 0 or batch_size + max_tokens == 0:
-            message = f"batch_size or max_tokens must be positive, got {batch_size} and {max_tokens}"
-            raise ValueError(message)
+            raise ValueError(f"batch_size or max_tokens must be positive, got {batch_size} and {max_tokens}")
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.batch_size = batch_size
         self.max_tokens = max_tokens
@@ -35,7 +34,7 @@ class LengthBuckets:
         self._last: tuple[int, list[np.ndarray]] | None = None
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Return the batches of an epoch in training order; the last result is kept, so asking again is free."""
+        """Return the batches of an epoch in training order; the last result is kept for the next call."""
         if self._last is None or self._last[0] != epoch:
             self._last = (epoch, self._build(epoch))
         return self._last[1]
@@ -62,8 +61,7 @@ def ordered_batches(
 ) -> list[np.ndarray]:
     """Return batches for evaluation: all documents once, shortest first, the same on every call."""
     if batch_size < 0 or max_tokens < 0 or batch_size + max_tokens == 0:
-        message = f"batch_size or max_tokens must be positive, got {batch_size} and {max_tokens}"
-        raise ValueError(message)
+        raise ValueError(f"batch_size or max_tokens must be positive, got {batch_size} and {max_tokens}")
     lengths = np.asarray(lengths, dtype=np.int64)
     return _cut(np.argsort(lengths, kind="stable"), lengths, batch_size, max_tokens)
 

@@ -8,12 +8,34 @@ from karui.errors import UserError
 
 TEXT_NAMES = (
     *("text", "sentence", "review", "content", "document", "body", "message", "comment", "tweet", "question"),
-    *("utterance", "review_text", "reviewtext", "description", "headline", "title", "query", "phrase", "input", "doc"),
+    *(
+        "utterance",
+        "review_text",
+        "reviewtext",
+        "description",
+        "headline",
+        "title",
+        "query",
+        "phrase",
+        "input",
+        "doc",
+    ),
 )
 """Column names taken for the text, the most telling one first."""
 
 LABEL_NAMES = (
-    *("label", "labels", "class", "category", "target", "sentiment", "topic", "intent", "polarity", "label_text"),
+    *(
+        "label",
+        "labels",
+        "class",
+        "category",
+        "target",
+        "sentiment",
+        "topic",
+        "intent",
+        "polarity",
+        "label_text",
+    ),
     *("class_name", "tag", "genre", "stars", "rating", "output", "y"),
 )
 """Column names taken for the label, the most telling one first."""
@@ -37,7 +59,7 @@ def from_header(names: Sequence[str], *, text: str | None, label: str | None, pl
     """Choose among named columns. Raises `UserError` listing `names` when that takes guessing."""
     text_at = _position(names, text, TEXT_NAMES, place)
     label_at = _position(names, label, LABEL_NAMES, place)
-    if len(names) == 2:  # noqa: PLR2004  with one of two known, so is the other
+    if len(names) == 2:
         if text_at is None and label_at is not None:
             text_at = 1 - label_at
         elif label_at is None and text_at is not None:
@@ -46,8 +68,7 @@ def from_header(names: Sequence[str], *, text: str | None, label: str | None, pl
         what = "text" if text_at is None else "label"
         if text_at is not None and text_at == label_at:
             what = "both text and label"
-        message = f"{place}: cannot tell which column is the {what}; {_found(names)}; {REMEDY}"
-        raise UserError(message)
+        raise UserError(f"{place}: cannot tell which column is the {what}; {_found(names)}; {REMEDY}")
     return Columns(text_at, label_at, names[text_at], names[label_at])
 
 
@@ -56,20 +77,19 @@ def from_rows(
 ) -> tuple[Columns, str | None]:
     """Choose in a table whose first row may be a header: `(columns, note or None)`. `rows` is not empty.
 
-    Without a header, `text` and `label` may be column numbers from 1. Two columns without names are told apart by
-    their values: the label is the less varied, shorter one.
+    Without a header, `text` and `label` may be column numbers from 1. Two columns without names are told
+    apart by their values: the label is the less varied, shorter one.
     """
     first = [cell.strip() for cell in rows[0]]
     lowered = [cell.lower() for cell in first]
     asked = [name for name in (text, label) if name is not None]
-    known = any(cell in TEXT_NAMES or cell in LABEL_NAMES for cell in lowered)
-    if known or any(name in first or name.lower() in lowered for name in asked):
+    usual = any(_is_usual_name(rows, column, cell) for column, cell in enumerate(lowered))
+    if usual or any(name in first or name.lower() in lowered for name in asked):
         return from_header(first, text=text, label=label, place=place), None
     if asked:
         return _numbered(first, text=text, label=label, place=place), None
-    if len(first) != 2:  # noqa: PLR2004
-        message = f"{place}: cannot tell text from label; {_found(first)}; {REMEDY}"
-        raise UserError(message)
+    if len(first) != 2:
+        raise UserError(f"{place}: cannot tell text from label; {_found(first)}; {REMEDY}")
     return _by_values(rows)
 
 
@@ -80,9 +100,15 @@ def _position(names: Sequence[str], wanted: str | None, usual: Sequence[str], pl
             return list(names).index(wanted)
         if wanted.lower() in lowered:
             return lowered.index(wanted.lower())
-        message = f"{place}: no column {wanted!r}; {_found(names)}; {REMEDY}"
-        raise UserError(message)
+        raise UserError(f"{place}: no column {wanted!r}; {_found(names)}; {REMEDY}")
     return next((lowered.index(name) for name in usual if name in lowered), None)
+
+
+def _is_usual_name(rows: Sequence[Sequence[str]], column: int, name: str) -> bool:
+    """Tell a column's name from a value: labels may well be "y" and "n", but then "y" comes again."""
+    if name not in TEXT_NAMES and name not in LABEL_NAMES:
+        return False
+    return all(row[column].strip().lower() != name for row in rows[1:])
 
 
 def _numbered(first: Sequence[str], *, text: str | None, label: str | None, place: str) -> Columns:
@@ -90,16 +116,15 @@ def _numbered(first: Sequence[str], *, text: str | None, label: str | None, plac
     positions: list[int | None] = []
     for name in (text, label):
         if name is not None and not (name.isdecimal() and 1 <= int(name) <= len(first)):
-            message = f"{place}: no column {name!r}; {_found(first)}; {REMEDY} (or numbers from 1)"
-            raise UserError(message)
+            raise UserError(f"{place}: no column {name!r}; {_found(first)}; {REMEDY} (or numbers from 1)")
         positions.append(None if name is None else int(name) - 1)
-    if len(first) == 2 and None in positions:  # noqa: PLR2004
-        positions = [1 - positions[1] if positions[0] is None else positions[0],
-                     1 - positions[0] if positions[1] is None else positions[1]]  # fmt: skip
     text_at, label_at = positions
+    if len(first) == 2 and text_at is None and label_at is not None:
+        text_at = 1 - label_at
+    elif len(first) == 2 and label_at is None and text_at is not None:
+        label_at = 1 - text_at
     if text_at is None or label_at is None or text_at == label_at:
-        message = f"{place}: cannot tell text from label; {_found(first)}; {REMEDY}"
-        raise UserError(message)
+        raise UserError(f"{place}: cannot tell text from label; {_found(first)}; {REMEDY}")
     return Columns(text_at, label_at, f"column {text_at + 1}", f"column {label_at + 1}", has_header=False)
 
 
@@ -128,6 +153,6 @@ def _by_values(rows: Sequence[Sequence[str]]) -> tuple[Columns, str]:
 
 
 def _found(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= 30 else f"{name[:27]}..." for name in names[:20]]  # noqa: PLR2004
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""  # noqa: PLR2004
+    shown = [name if len(name) <= 30 else f"{name[:27]}..." for name in names[:20]]
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"columns found: {', '.join(map(repr, shown))}{more}"

@@ -11,7 +11,7 @@ class TextDataset:
     """Texts with one label each.
 
     `labels` is (N,) int64, positions in `label_names`. `subset` is True when a part of the published training
-    set is missing; whatever prints a figure from such a set says so. `source` names the file or set it came from.
+    set is missing; whatever prints a figure from such a set says so. `source` names where it came from.
     """
 
     texts: list[str]
@@ -24,8 +24,7 @@ class TextDataset:
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels, dtype=np.int64)
         if len(self.texts) != len(self.labels):
-            message = f"{len(self.texts)} texts but {len(self.labels)} labels"
-            raise ValueError(message)
+            raise ValueError(f"{len(self.texts)} texts but {len(self.labels)} labels")
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -1,7 +1,7 @@
 """Lines of a text file, plain or compressed, with each defect named by file and line.
 
-`datasets` and pyarrow read the same formats, but when a byte is wrong they do not say on which line it is; that is
-why CSV, TSV and JSON Lines are read here with Python's own modules.
+`datasets` and pyarrow read the same formats, but when a byte is wrong they do not say on which line it is;
+that is why CSV, TSV and JSON Lines are read here with Python's own modules.
 """
 
 import contextlib
@@ -33,14 +33,15 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        message = f"{path}: no such file; check the path"
-        raise UserError(message) from error
+        raise UserError(f"{path}: no such file; check the path") from error
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        message = f"{path}: damaged or cut compressed file ({error}); write or copy it again"
-        raise UserError(message) from error
+        raise UserError(
+            f"{path}: damaged or cut compressed file ({error}); write or copy it again"
+        ) from error
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
-        raise UserError(message) from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+        ) from error
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -58,20 +59,21 @@ def read_lines(path: Path, *, keep_nul: bool = False) -> Iterator[str]:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         for number, line in enumerate(text, start=1):
             if not keep_nul and "\0" in line:
-                message = f"{path}: line {number}: NUL byte; remove it, for example with: tr -d '\\000'"
-                raise UserError(message)
+                raise UserError(
+                    f"{path}: line {number}: NUL byte; remove it, for example with: tr -d '\\000'"
+                )
             if not line.isascii() and (match := _ESCAPED_BYTE.search(line)):
                 byte = ord(match.group()) - 0xDC00
-                message = (
+                raise UserError(
                     f"{path}: line {number}: not UTF-8 (byte 0x{byte:02x});"
                     " convert the file, for example with: iconv -f latin1 -t utf-8"
                 )
-                raise UserError(message)
             yield line
 
 
 def _refuse_utf16(path: Path) -> None:
     with open_bytes(path) as stream:
         if stream.read(2) in _UTF16_MARKS:
-            message = f"{path}: line 1: UTF-16, not UTF-8; convert the file with: iconv -f utf-16 -t utf-8"
-            raise UserError(message)
+            raise UserError(
+                f"{path}: line 1: UTF-16, not UTF-8; convert the file with: iconv -f utf-16 -t utf-8"
+            )

@@ -32,11 +32,9 @@ def load_named(
     """Read a set whose files are below the data root. Arguments as in `karui.data.load_splits`."""
     entry = SETS[name]
     if fold is not None and name not in FOLDED_SETS:
-        message = f"{name} has its own test part: fold is for {', '.join(FOLDED_SETS)}"
-        raise UserError(message)
+        raise UserError(f"{name} has its own test part: fold is for {', '.join(FOLDED_SETS)}")
     if phrases and name not in TREE_SETS:
-        message = f"{name} has no parse trees: phrases is for {', '.join(TREE_SETS)}"
-        raise UserError(message)
+        raise UserError(f"{name} has no parse trees: phrases is for {', '.join(TREE_SETS)}")
     if name in FOLDED_SETS:
         return _load_folded(entry, valid_fraction=valid_fraction, seed=seed, fold=fold)
     if name in TREE_SETS:
@@ -55,6 +53,11 @@ def split_off_valid(
 ) -> Splits:
     """Cut a stratified share of the training part off for validation; the test part is not looked at."""
     rest, part = stratified_split(train.labels, valid_fraction, seed)
+    if valid_fraction > 0 and len(part) == 0:
+        raise UserError(
+            f"{train.source}: {len(train)} rows are too few to cut a validation part off;"
+            " give at least two texts of one label"
+        )
     share = f"valid: {len(part):,} of {len(train):,} training documents, stratified, seed {seed}"
     return Splits(
         train=train.take(rest, source=f"{train.source} (train)"),
@@ -100,7 +103,7 @@ def _load_imdb(entry: NamedSet) -> tuple[TextDataset, TextDataset]:
             folder, _, file_name = member.name.rpartition("/")
             if folder in wanted and member.isfile():
                 stream = archive.extractfile(member)
-                assert stream is not None  # noqa: S101  isfile() was checked
+                assert stream is not None
                 split, label = wanted[folder]
                 number = int(file_name.partition("_")[0])
                 reviews[split].append((label, number, stream.read().decode("utf-8")))
@@ -108,14 +111,13 @@ def _load_imdb(entry: NamedSet) -> tuple[TextDataset, TextDataset]:
     for split in ("train", "test"):
         rows = [(label, text) for label, _, text in sorted(reviews[split])]
         if len(rows) != entry.counts[split]:
-            message = f"{path}: {len(rows)} {split} reviews, {entry.counts[split]} expected"
-            raise UserError(message)
+            raise UserError(f"{path}: {len(rows)} {split} reviews, {entry.counts[split]} expected")
         parts.append(_dataset(entry, rows, path))
     return parts[0], parts[1]
 
 
 def _load_ag_news(entry: NamedSet) -> tuple[TextDataset, TextDataset]:
-    """Read rows `label, title, description`; in the subset, `label, title and description, origin of the row`.
+    """Read rows `label, title, description`; in the subset, `label, both texts, origin of the row`.
 
     The third column of the subset says which partial copy a row came from: it is not text and is not read.
     """

@@ -41,8 +41,9 @@ def clean_text(value: object, place: str) -> str:
         return value
     if isinstance(value, int | float):
         return str(value)
-    message = f"{place}: the text is a {type(value).__name__}, not a string; choose another column with --text"
-    raise UserError(message)
+    raise UserError(
+        f"{place}: the text is a {type(value).__name__}, not a string; choose another column with --text"
+    )
 
 
 def clean_label(value: object, place: str) -> str:
@@ -56,11 +57,12 @@ def clean_label(value: object, place: str) -> str:
     elif isinstance(value, str | int | np.integer):
         label = str(value).strip()
     else:
-        message = f"{place}: the label is a {type(value).__name__}, not one class; choose another column with --label"
-        raise UserError(message)
+        raise UserError(
+            f"{place}: the label is a {type(value).__name__}, not one class;"
+            " choose another column with --label"
+        )
     if label == "" or label.lower() == "nan":
-        message = f"{place}: empty label; fill it in or remove the row"
-        raise UserError(message)
+        raise UserError(f"{place}: empty label; fill it in or remove the row")
     return label
 
 
@@ -76,37 +78,34 @@ def sorted_labels(labels: Sequence[str]) -> list[str]:
 def training_labels(rows: Rows) -> list[str]:
     """Return the label names of training rows. Raises `UserError` unless they make a classification task."""
     if not rows.texts:
-        message = f"{rows.path}: empty, no rows; give a file with texts and labels"
-        raise UserError(message)
+        raise UserError(f"{rows.path}: empty, no rows; give a file with texts and labels")
     names = sorted_labels(rows.labels)
     if len(names) == 1:
-        message = f"{rows.path}: only one class ({names[0]!r}) in {len(rows)} rows; at least two are needed"
-        raise UserError(message)
+        raise UserError(
+            f"{rows.path}: only one class ({names[0]!r}) in {len(rows)} rows; at least two are needed"
+        )
     if len(rows) >= MANY_ROWS and len(names) > len(rows) // 2:
-        message = (
+        raise UserError(
             f"{rows.path}: {len(names)} distinct labels in {len(rows)} rows;"
             " that is hardly a label column, choose it with --label NAME"
         )
-        raise UserError(message)
     return names
 
 
 def to_dataset(rows: Rows, label_names: Sequence[str], *, name: str) -> TextDataset:
     """Number the labels. Raises `UserError` naming file and line for a label that is not in `label_names`."""
     if not rows.texts:
-        message = f"{rows.path}: empty, no rows; give a file with texts and labels"
-        raise UserError(message)
+        raise UserError(f"{rows.path}: empty, no rows; give a file with texts and labels")
     numbers = {label: number for number, label in enumerate(label_names)}
     encoded = np.empty(len(rows), dtype=np.int64)
     for position, label in enumerate(rows.labels):
         number = numbers.get(label)
         if number is None:
-            known = ", ".join(label_names[:20]) + (", ..." if len(label_names) > 20 else "")  # noqa: PLR2004
-            message = (
+            known = ", ".join(label_names[:20]) + (", ..." if len(label_names) > 20 else "")
+            raise UserError(
                 f"{rows.path}: {rows.places[position]}: unknown label {label!r};"
                 f" the trained labels are {known}; correct the label or remove the row"
             )
-            raise UserError(message)
         encoded[position] = number
     return TextDataset(rows.texts, encoded, list(label_names), name=name, source=str(rows.path))
 

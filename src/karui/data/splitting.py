@@ -6,18 +6,17 @@ from karui.errors import UserError
 
 FOLDS = 10
 FOLD_SEED = 1234
-"""Seed of the shuffle behind the folds, the one of the SRU authors' script; never changed, so that folds stay paired."""
+"""Seed of the shuffle behind the folds, as in the SRU authors' script; fixed, so folds stay paired."""
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted indices `(rest, part)`, where `part` holds about `fraction` of every class.
 
-    A pure function of its arguments. A class of at least two examples keeps one on either side. Raises `UserError`
-    when `fraction` is outside [0, 1).
+    A pure function of its arguments. A class of at least two examples keeps one on either side. Raises
+    `UserError` when `fraction` is outside [0, 1).
     """
     if not 0.0 <= fraction < 1.0:
-        message = f"valid_fraction must be in [0, 1), got {fraction}"
-        raise UserError(message)
+        raise UserError(f"valid_fraction must be in [0, 1), got {fraction}")
     in_part = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -35,8 +34,7 @@ def fold_indices(num_examples: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
     Every example is in the test part of exactly one fold; fold sizes differ by at most one.
     """
     if not 0 <= fold < FOLDS:
-        message = f"fold must be 0 to {FOLDS - 1}, got {fold}"
-        raise UserError(message)
+        raise UserError(f"fold must be 0 to {FOLDS - 1}, got {fold}")
     order = np.random.default_rng(FOLD_SEED).permutation(num_examples)
     parts = np.array_split(order, FOLDS)
     rest = np.concatenate([part for index, part in enumerate(parts) if index != fold])

@@ -1,7 +1,7 @@
 """`stdlib-docs`: the documentation that every CPython carries, a classification set that needs no network.
 
 Documents are the docstrings of the running Python's standard library and the paragraphs of its language
-reference (`pydoc_data.topics`); the label is a family of modules. Nothing is imported: `.py` files are parsed.
+reference (`pydoc_data.topics`); the label is a family of modules. Nothing is imported: files are parsed.
 """
 
 import ast
@@ -24,31 +24,49 @@ MIN_DOCUMENTS = 4000
 
 _FAMILY_MODULES = {
     "gui": "tkinter turtle idlelib",
-    "network": """http urllib socket socketserver ssl ftplib telnetlib nntplib ipaddress xmlrpc wsgiref webbrowser
-        cgi cgitb asyncore asynchat netrc nturl2path uuid""",
-    "email": """email mailbox smtplib smtpd poplib imaplib mimetypes mailcap quopri base64 uu""",
-    "concurrency": """asyncio multiprocessing threading concurrent queue subprocess sched selectors
-        _threading_local contextvars signal""",
-    "packaging-import": """importlib distutils pkgutil zipimport runpy modulefinder imp ensurepip venv site sysconfig
-        zipapp compileall py_compile _sitebuiltins _osx_support _aix_support _bootsubprocess _ios_support
-        _apple_support _android_support""",
-    "testing-debugging": """unittest doctest pdb bdb trace traceback profile cProfile pstats timeit tracemalloc
-        warnings logging linecache faulthandler""",
-    "numbers-time": """decimal _pydecimal statistics fractions numbers random datetime _pydatetime calendar zoneinfo
-        _strptime colorsys secrets hmac hashlib heapq bisect _pylong""",
-    "data-types": """collections _collections_abc enum typing dataclasses functools operator types weakref
-        _weakrefset abc _py_abc copy copyreg contextlib graphlib reprlib pickle pickletools pprint ctypes""",
-    "files-os": """os pathlib shutil tarfile zipfile tempfile glob fnmatch stat genericpath posixpath ntpath gzip bz2
-        lzma _compression compression _pyio io fileinput filecmp platform pty tty dbm shelve sqlite3 pipes chunk wave
-        aifc sunau sndhdr imghdr crypt getpass""",
-    "text-markup": """xml html json re string textwrap difflib codecs encodings configparser csv plistlib tomllib
-        locale gettext _markupbase stringprep shlex argparse optparse getopt cmd curses xdrlib rlcompleter""",
-    "language": """ast inspect dis symtable tokenize pydoc code codeop pyclbr opcode keyword __future__ tabnanny
-        token annotationlib pydoc_data""",
+    "network": """
+        http urllib socket socketserver ssl ftplib telnetlib nntplib ipaddress xmlrpc wsgiref webbrowser
+        cgi cgitb asyncore asynchat netrc nturl2path uuid
+    """,
+    "email": "email mailbox smtplib smtpd poplib imaplib mimetypes mailcap quopri base64 uu",
+    "concurrency": """
+        asyncio multiprocessing threading concurrent queue subprocess sched selectors _threading_local
+        contextvars signal
+    """,
+    "packaging-import": """
+        importlib distutils pkgutil zipimport runpy modulefinder imp ensurepip venv site sysconfig zipapp
+        compileall py_compile _sitebuiltins _osx_support _aix_support _bootsubprocess _ios_support
+        _apple_support _android_support
+    """,
+    "testing-debugging": """
+        unittest doctest pdb bdb trace traceback profile cProfile pstats timeit tracemalloc warnings
+        logging linecache faulthandler
+    """,
+    "numbers-time": """
+        decimal _pydecimal statistics fractions numbers random datetime _pydatetime calendar zoneinfo
+        _strptime colorsys secrets hmac hashlib heapq bisect _pylong
+    """,
+    "data-types": """
+        collections _collections_abc enum typing dataclasses functools operator types weakref _weakrefset
+        abc _py_abc copy copyreg contextlib graphlib reprlib pickle pickletools pprint ctypes
+    """,
+    "files-os": """
+        os pathlib shutil tarfile zipfile tempfile glob fnmatch stat genericpath posixpath ntpath gzip bz2
+        lzma _compression compression _pyio io fileinput filecmp platform pty tty dbm shelve sqlite3 pipes
+        chunk wave aifc sunau sndhdr imghdr crypt getpass
+    """,
+    "text-markup": """
+        xml html json re string textwrap difflib codecs encodings configparser csv plistlib tomllib locale
+        gettext _markupbase stringprep shlex argparse optparse getopt cmd curses xdrlib rlcompleter
+    """,
+    "language": """
+        ast inspect dis symtable tokenize pydoc code codeop pyclbr opcode keyword __future__ tabnanny
+        token annotationlib pydoc_data
+    """,
 }
 
 FAMILIES: dict[str, tuple[str, ...]] = {name: tuple(text.split()) for name, text in _FAMILY_MODULES.items()}
-"""The declared labels, each with its top-level modules. What is not listed (lib2to3, a few leaves) is left out."""
+"""The labels, each with its top-level modules. What is not listed (lib2to3, a few leaves) is left out."""
 
 SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_bundled", "turtledemo"}
@@ -88,11 +106,10 @@ def read_documents(root: Path | None = None) -> list[Document]:
             seen.add(key)
             documents.append(Document(name, family, text))
     if len(documents) < MIN_DOCUMENTS:
-        message = (
+        raise UserError(
             f"{root}: only {len(documents)} docstrings found, {MIN_DOCUMENTS} expected;"
             " this Python carries no library sources, use --data with a file of your own"
         )
-        raise UserError(message)
     return documents
 
 

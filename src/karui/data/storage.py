@@ -46,7 +46,7 @@ def read_chunks(path: Path) -> Iterator[bytes]:
 
 
 def hash_mismatch(file: DataFile, path: Path) -> str | None:
-    """Return None when `path` holds the bytes the catalogue promises, else what is wrong with it, in words."""
+    """Return None when `path` holds the bytes the catalogue promises, else what is wrong, in words."""
     size = path.stat().st_size
     if file.size is not None and size != file.size:
         return f"{size} bytes, {file.size} expected"
@@ -65,13 +65,11 @@ def checked_path(entry: NamedSet, role: str) -> tuple[Path, DataFile]:
     held = find_file(folder, entry.part(role))
     if held is None:
         wanted = entry.part(role).download
-        message = f"{folder / wanted.name}: not there; fetch it with: karui data fetch {entry.name}"
-        raise UserError(message)
+        raise UserError(f"{folder / wanted.name}: not there; fetch it with: karui data fetch {entry.name}")
     path, file = held
     problem = hash_mismatch(file, path)
     if problem is not None:
-        message = (
+        raise UserError(
             f"{path}: not the published file ({problem}); move it away, then: karui data fetch {entry.name}"
         )
-        raise UserError(message)
     return path, file

@@ -5,6 +5,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from karui.data import columns as columns_
 from karui.data.lines import read_lines
@@ -18,8 +19,8 @@ FIELD_LIMIT = 1 << 30
 def read_delimited(path: Path, *, text: str | None = None, label: str | None = None) -> Rows:
     """Read a CSV or TSV file, with or without a header, and choose two of its columns.
 
-    A TSV file that does not follow the rules of quoting is read as if quotes were ordinary characters, which is
-    what most programs that write TSV mean.
+    A TSV file that does not follow the rules of quoting is read as if quotes were ordinary characters, which
+    is what most programs that write TSV mean.
     """
     is_tsv = ".tsv" in path.suffixes or ".tab" in path.suffixes
     note = None
@@ -35,14 +36,16 @@ def read_delimited(path: Path, *, text: str | None = None, label: str | None = N
     if not numbered:
         return rows
     table = [record for _, record in numbered]
-    chosen, guessed = columns_.from_rows(table, text=text, label=label, place=f"{path}: line {numbered[0][0]}")
+    chosen, guessed = columns_.from_rows(
+        table, text=text, label=label, place=f"{path}: line {numbered[0][0]}"
+    )
     rows.notes.extend([guessed] if guessed else [])
     for number, record in numbered[1 if chosen.has_header else 0 :]:
         rows.add(record[chosen.text], record[chosen.label], f"line {number}")
     return rows
 
 
-def _records(path: Path, *, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
     """Yield `(line on which the record starts, cells)`; blank lines are passed over."""
     with _field_limit():
         reader = csv.reader(read_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
@@ -52,8 +55,10 @@ def _records(path: Path, *, delimiter: str, quoting: int) -> Iterator[tuple[int,
             try:
                 record = next(reader, None)
             except csv.Error as error:
-                message = f"{path}: line {number}: {error}; put the field in quotes and double the quotes inside it"
-                raise UserError(message) from error
+                what = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
+                raise UserError(
+                    f"{path}: line {number}: {what}; put the text in quotes and double the quotes inside it"
+                ) from error
             if record is None:
                 return
             if not record or record == [""]:
@@ -61,14 +66,15 @@ def _records(path: Path, *, delimiter: str, quoting: int) -> Iterator[tuple[int,
             if width is None:
                 width = len(record)
                 if width == 1:
-                    message = f"{path}: line {number}: one column only; text and label are needed, parted by {delimiter!r}"
-                    raise UserError(message)
+                    raise UserError(
+                        f"{path}: line {number}: one column only;"
+                        f" text and label are needed, parted by {delimiter!r}"
+                    )
             elif len(record) != width:
-                message = (
+                raise UserError(
                     f"{path}: line {number}: {len(record)} columns, {width} expected;"
                     f" put a text that holds {delimiter!r} or a line break in quotes"
                 )
-                raise UserError(message)
             yield number, record
 
 
@@ -91,12 +97,15 @@ def read_json_lines(path: Path, *, text: str | None = None, label: str | None = 
             continue
         record = _json_object(line, f"{path}: line {number}")
         if chosen is None:
-            chosen = columns_.from_header(list(record), text=text, label=label, place=f"{path}: line {number}")
+            chosen = columns_.from_header(
+                list(record), text=text, label=label, place=f"{path}: line {number}"
+            )
         for key in (chosen.text_name, chosen.label_name):
             if key not in record:
                 found = ", ".join(map(repr, record)) or "none"
-                message = f"{path}: line {number}: no key {key!r}; keys found: {found}; add it or remove the line"
-                raise UserError(message)
+                raise UserError(
+                    f"{path}: line {number}: no key {key!r}; keys found: {found}; add it or remove the line"
+                )
         rows.add(record[chosen.text_name], record[chosen.label_name], f"line {number}")
     return rows
 
@@ -105,15 +114,12 @@ def _json_object(line: str, place: str) -> dict:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        if line.lstrip().startswith("["):
-            message = f"{place}: a JSON array, not JSON Lines; write one object a line, with: jq -c '.[]'"
-        else:
-            message = f"{place}: not JSON ({error}); write one JSON object a line"
-        raise UserError(message) from error
+        record = [] if line.lstrip().startswith("[") else None
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        if record is None:
+            raise UserError(f"{place}: not JSON ({reason}); write one JSON object a line") from error
     if isinstance(record, list):
-        message = f"{place}: a JSON array, not JSON Lines; write one object a line, with: jq -c '.[]'"
-        raise UserError(message)
+        raise UserError(f"{place}: a JSON array, not JSON Lines; write one object a line, with: jq -c '.[]'")
     if not isinstance(record, dict):
-        message = f"{place}: a JSON {type(record).__name__}, not an object with a text and a label"
-        raise UserError(message)
+        raise UserError(f"{place}: no JSON object; write one object with a text and a label a line")
     return record

@@ -34,8 +34,7 @@ def tree_phrases(line: str) -> list[tuple[int, str]]:
                 break
             found[position] = (found[position][0], " ".join(words[first:]))
     if open_nodes or not found or not found[0][1]:
-        message = f"brackets do not close in the tree {line[:60]!r}"
-        raise ValueError(message)
+        raise ValueError(f"brackets do not close in the tree {line[:60]!r}")
     return found
 
 
@@ -52,8 +51,9 @@ def training_phrases(content: str, *, binary: bool) -> list[tuple[int, str]]:
         try:
             phrases = tree_phrases(line)
         except ValueError as error:
-            message = f"line {number}: {error}; fetch the set again with: karui data fetch sst_trees"
-            raise UserError(message) from error
+            raise UserError(
+                f"line {number}: {error}; fetch the set again with: karui data fetch sst_trees"
+            ) from error
         for label, text in phrases:
             if not binary:
                 seen[label, text] = None

@@ -21,8 +21,7 @@ class Vocabulary:
         The order is by falling count, equal counts alphabetically: the same counts give the same ids.
         """
         if max_size < 0 or min_count < 1:
-            message = f"max_size must be >= 0 and min_count >= 1, got {max_size} and {min_count}"
-            raise ValueError(message)
+            raise ValueError(f"max_size must be >= 0 and min_count >= 1, got {max_size} and {min_count}")
         kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)
         return cls([word for _, word in kept[: max_size or None]])
 
@@ -43,5 +42,5 @@ class Vocabulary:
         return self._ids.encode(text, max_tokens)
 
     def encode_batch(self, texts: Iterable[str], max_tokens: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all texts in a row, int32, and the offsets of their beginnings, int64 (N + 1,)."""
+        """Return the ids of all texts in a row, int32, and where each begins, int64 (N + 1,)."""
         return self._ids.encode_batch(texts, max_tokens)
