@@ -13,7 +13,7 @@ BASE_READY := .venv-base/.ready
 NATIVE := CMakeLists.txt $(shell find native -name '*.?pp' -o -name '*.inc')
 TOOLS := scikit-build-core nanobind cmake ninja
 # --no-compile: compiling all of torch to bytecode takes longer than the parts that are imported.
-INSTALL := -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt
+INSTALL := -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 # One build at a time: flock is on every Linux; elsewhere go without.
 BUILD_LOCK := $(shell command -v flock >/dev/null && echo flock .venv/.lock)
 
@@ -38,7 +38,7 @@ $(BASE_READY): $(READY) $(shell find src -name '*.py')
 	@[ -x .venv-base/bin/python ] || $(PYTHON) -m venv .venv-base
 	@echo "setting up .venv-base ..."
 	@rm -rf build/base && mkdir -p build/base
-	@$(BUILD_LOCK) $(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w build/base .
+	@$(BUILD_LOCK) $(BIN)/python -m pip wheel -qq --no-build-isolation --no-deps -w build/base .
 	@.venv-base/bin/python $(INSTALL) --force-reinstall --no-deps build/base/karui-*.whl
 	@.venv-base/bin/python $(INSTALL) karui
 	@touch $@

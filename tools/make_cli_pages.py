@@ -16,7 +16,11 @@ WIDTH = 100
 def help_text(command: Any, path: str, parent: Any = None) -> str:
     """The help of a command and of its sub-commands, as Markdown sections."""
     ctx = command.context_class(
-        command, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+        command,
+        info_name=path.rpartition(" ")[2],
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
     )
     ctx.help_option_names = ["-h", "--help"]
     text = f"## `{path}`\n\n```\n{command.get_help(ctx).rstrip()}\n```\n"

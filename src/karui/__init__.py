@@ -1,4 +1,4 @@
-"""karui (軽い, light in weight): small, fast sequence models, each shipped as one file that runs without PyTorch.
+"""karui (軽い, light in weight): small, fast sequence models, each one file that runs without PyTorch.
 
 Importing this package imports nothing else; the names below are found on first use.
 """

@@ -7,7 +7,6 @@ A verb is imported when it is called, so `karui --help` and `karui predict` neve
 import contextlib
 import difflib
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -69,15 +68,18 @@ EXTRAS = {
 class VerbGroup(TyperGroup):
     """The top level: knows the verbs by name and imports one only when it is called."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002
+        """Names of the verbs, in the order of the table."""
         return list(VERBS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ARG002
+        """Import the verb's module and return its command."""
         if cmd_name.startswith("-"):
             return None  # typer words the error for an unknown option
         return load_verb(cmd_name)
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """List the verbs from the table, importing none."""
         with formatter.section("Verbs"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
 
@@ -186,9 +188,9 @@ def _word_missing_package(error: ImportError) -> str | None:
     if error.name is None:
         return str(error)  # raised by karui itself, already names the extra
     package = error.name.partition(".")[0]
-    if package not in EXTRAS or importlib.util.find_spec(package) is not None:
-        return None
-    return f"this needs {package}: install karui[{EXTRAS[package]}]"
+    if package not in EXTRAS or package in sys.modules:
+        return None  # not ours, or installed and broken: keep the traceback
+    return f"this command needs {package}: install karui[{EXTRAS[package]}]"
 
 
 def _complain(line: str, code: int) -> int:
