@@ -48,24 +48,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise UserError(f"cannot write {target}: {_REASONS[errno.EISDIR]}")
-    if target.exists() and not target.is_file():
-        yield target
-        return
+    is_device = target.exists() and not target.is_file()
     target = Path(os.path.realpath(target))
-    if not target.parent.is_dir():
+    if not target.parent.is_dir() and not is_device:
         raise UserError(f"cannot write {path}: the folder {target.parent} does not exist; create it first")
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    written = Path(path) if is_device else target.with_name(f".tmp-{os.getpid()}-{target.name}")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(target)
+        yield written
+        if not is_device:
+            _sync(written)
+            written.replace(target)
     except Exception as error:
         reason = os_reason(error)
-        if reason is None or _names_another_file(error, temporary):
+        if reason is None or _names_another_file(error, written):
             raise
         raise UserError(f"cannot write {path}: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if not is_device:
+            with contextlib.suppress(OSError):  # a read-only folder never held it
+                written.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the rename is done
         _sync(target.parent)
 
@@ -84,7 +85,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _names_another_file(error: Exception, temporary: Path) -> bool:
+def _names_another_file(error: Exception, written: Path) -> bool:
     """Tell whether the body of `with replacing(...)` failed on a file that is not the one being written."""
     name = getattr(error, "filename", None)
-    return name is not None and os.fspath(name) != os.fspath(temporary)
+    return name is not None and os.fspath(name) != os.fspath(written)
