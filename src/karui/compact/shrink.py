@@ -1,0 +1,180 @@
+"""The exact, smallest twin of a description: what can change an answer stays, everything else goes.
+
+One round: (1) find outputs that are zero for every text and forget who reads them, (2) empty gates that
+multiply zeros, (3) walk backwards from the logits and drop every unit, column and word that they do not reach.
+Rounds repeat until nothing changes, because each removal can make another one possible.
+
+Traps. A pruned word still advances the state, with x = 0: its token is never skipped, it only shares row 0.
+A unit without live inputs is driven by its bias and stays while it is read. The highway of the Simple Recurrent
+Unit passes x even where the cell is dead. The state of a GRU leaks into itself, which alone keeps nothing alive.
+
+E embedding width, I inputs of a layer, H units of a direction, G gate blocks, C outputs, P pooled features,
+V words.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from karui.compact.reach import BIAS_BLOCKS, WEIGHT_BLOCKS, live_units, never_active, without_idle_gates
+from karui.compact.weights import check_finite, named_arrays
+from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+
+
+def shrink(spec: ClassifierSpec) -> ClassifierSpec:
+    """Return the smallest description with the same logits for every text; the one given is not changed.
+
+    "The same" is up to float32 rounding: sums leave out terms that are exactly zero.
+
+    Raises:
+        UserError: a weight is not finite.
+    """
+    check_finite(spec)
+    spec = _copy(spec)
+    while True:
+        before = _size(spec)
+        _forget_zero_outputs(spec)
+        _drop_unread(spec)
+        _drop_words(spec)
+        _merge_poolings(spec)
+        if _size(spec) == before:
+            return spec
+
+
+def _copy(spec: ClassifierSpec) -> ClassifierSpec:
+    """Deep enough that shrinking never writes into the caller's arrays."""
+    layers = [
+        replace(
+            layer,
+            directions=[
+                Direction(
+                    weight_ih=d.weight_ih.copy(),
+                    weight_hh=None if d.weight_hh is None else d.weight_hh.copy(),
+                    bias=d.bias.copy(),
+                    weight_c=None if d.weight_c is None else d.weight_c.copy(),
+                )
+                for d in layer.directions
+            ],
+        )
+        for layer in spec.layers
+    ]
+    embedding, output_weight = spec.embedding.copy(), spec.output_weight.copy()
+    return replace(
+        spec, words=list(spec.words), layers=layers, embedding=embedding, output_weight=output_weight
+    )
+
+
+def _size(spec: ClassifierSpec) -> tuple[int, ...]:
+    """Entries and non-zeros: no round ever raises one, so an unchanged pair is the fixed point."""
+    arrays = [array for _, array in named_arrays(spec)]
+    return sum(array.size for array in arrays), sum(int(np.count_nonzero(array)) for array in arrays)
+
+
+def pooled_copies(spec: ClassifierSpec) -> int:
+    """How often a feature of the last layer appears among the pooled ones."""
+    return 2 if spec.pooling == "mean+max" else 1
+
+
+def _forget_zero_outputs(spec: ClassifierSpec) -> None:
+    """Clear all weights that read something that is zero for every text, and gates that act on nothing."""
+    zero = ~spec.embedding.any(axis=0)  # (E,)
+    for layer in spec.layers:
+        outputs = []
+        for direction in layer.directions:
+            direction.weight_ih[:, zero] = 0.0
+            silent = never_active(layer.kind, direction)  # (H,)
+            if direction.weight_hh is not None:
+                direction.weight_hh[:, silent] = 0.0
+            without_idle_gates(layer.kind, direction)
+            outputs.append(silent)
+        zero = np.concatenate(outputs)
+    if spec.layers:
+        spec.output_weight[:, np.tile(zero, pooled_copies(spec))] = 0.0
+
+
+def _drop_unread(spec: ClassifierSpec) -> None:
+    """Remove units and columns that the logits do not depend on, from the last layer to the embedding."""
+    if not spec.layers:
+        read = np.zeros(spec.embedding.shape[1], bool)
+    else:
+        copies = pooled_copies(spec)
+        read = spec.output_weight.any(axis=0).reshape(copies, -1).any(axis=0)  # (D*H,) of the last layer
+        for k in reversed(range(len(spec.layers))):
+            layer = spec.layers[k]
+            kept = live_units(layer, read)
+            features = np.concatenate(kept)
+            if k + 1 < len(spec.layers):
+                for direction in spec.layers[k + 1].directions:
+                    direction.weight_ih = columns(direction.weight_ih, features)
+            else:
+                spec.output_weight = columns(spec.output_weight, np.tile(features, copies))
+            spec.layers[k] = layer = keep_units(layer, kept)
+            read = np.zeros(layer.directions[0].weight_ih.shape[1], bool)
+            for direction in layer.directions:
+                read |= direction.weight_ih.any(axis=0)
+        for direction in spec.layers[0].directions:
+            direction.weight_ih = columns(direction.weight_ih, read)
+    spec.embedding = columns(spec.embedding, read)
+    _drop_layers(spec)
+
+
+def keep_units(layer: RecurrentLayer, kept: list[np.ndarray]) -> RecurrentLayer:
+    """Keep the units where `kept` (H,), one a direction, is True: their rows in every gate, their columns."""
+    directions = []
+    for direction, units in zip(layer.directions, kept, strict=True):
+        rows = np.tile(units, WEIGHT_BLOCKS[layer.kind])
+        weight_hh, weight_c = direction.weight_hh, direction.weight_c
+        directions.append(
+            Direction(
+                weight_ih=direction.weight_ih[rows],
+                weight_hh=None if weight_hh is None else columns(weight_hh[rows], units),
+                bias=direction.bias[np.tile(units, BIAS_BLOCKS[layer.kind])],
+                weight_c=None if weight_c is None else weight_c[np.tile(units, 2)],
+            )
+        )
+    return replace(layer, directions=directions)
+
+
+def columns(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The columns where `kept` is True, as a contiguous array."""
+    return np.ascontiguousarray(array[:, kept])
+
+
+def _drop_layers(spec: ClassifierSpec) -> None:
+    """Remove an idle reverse direction, and all layers below one that nothing is read from.
+
+    A layer above an empty one has no inputs left and runs on its biases; it then stands first.
+    """
+    empty = [k for k, layer in enumerate(spec.layers) if not any(len(d.bias) for d in layer.directions)]
+    if empty:
+        spec.layers = spec.layers[empty[-1] + 1 :]
+        spec.embedding = spec.embedding[:, :0]
+    for layer in spec.layers:
+        if len(layer.directions) == 2 and not len(layer.directions[1].bias):
+            layer.directions = layer.directions[:1]
+
+
+def _drop_words(spec: ClassifierSpec) -> None:
+    """Words whose rows are zero share row 0 from now on; a table of scores that is all zero goes."""
+    if spec.word_scores is not None and not spec.word_scores.any():
+        spec.word_scores = None
+    used = spec.embedding.any(axis=1)
+    if spec.word_scores is not None:
+        used |= spec.word_scores.any(axis=1)
+    used[0] = True
+    spec.words = [word for word, keep in zip(spec.words, used[1:], strict=True) if keep]
+    spec.embedding = spec.embedding[used]
+    if spec.word_scores is not None:
+        spec.word_scores = spec.word_scores[used]
+
+
+def _merge_poolings(spec: ClassifierSpec) -> None:
+    """Where the output reads means only, or maxima only, the other half is not computed."""
+    if spec.pooling != "mean+max" or not spec.layers:
+        return
+    P = spec.output_weight.shape[1] // 2
+    mean, maximum = spec.output_weight[:, :P], spec.output_weight[:, P:]
+    if not maximum.any():
+        spec.pooling, spec.output_weight = "mean", np.ascontiguousarray(mean)
+    elif not mean.any():
+        spec.pooling, spec.output_weight = "max", np.ascontiguousarray(maximum)

@@ -1,0 +1,29 @@
+"""The arrays of a description, by name."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from karui.errors import UserError
+from karui.runtime.format import ClassifierSpec
+
+
+def named_arrays(spec: ClassifierSpec) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of every weight of a description."""
+    yield "embedding", spec.embedding
+    for k, layer in enumerate(spec.layers):
+        for d, direction in enumerate(layer.directions):
+            for field in ("weight_ih", "weight_hh", "bias", "weight_c"):
+                if (array := getattr(direction, field)) is not None:
+                    yield f"layers.{k}.{d}.{field}", array
+    yield "output_weight", spec.output_weight
+    yield "output_bias", spec.output_bias
+    if spec.word_scores is not None:
+        yield "word_scores", spec.word_scores
+
+
+def check_finite(spec: ClassifierSpec) -> None:
+    """Raise UserError naming the first weight that holds NaN or infinity: zero times infinity is not zero."""
+    for name, array in named_arrays(spec):
+        if not np.isfinite(array).all():
+            raise UserError(f"the model's {name} holds NaN or infinity: train again with a lower lr")

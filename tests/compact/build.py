@@ -1,0 +1,107 @@
+"""Descriptions and models that the tests of this folder share; weights are written by hand or drawn with a seed."""
+
+import numpy as np
+import torch
+
+from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+from karui.tasks.text_classifier import TextClassifier
+
+GATES = {"sru": (4, 2), "lstm": (4, 4), "gru": (3, 4)}
+
+
+def zeros(kind, inputs, units):
+    """A direction whose weights are all zero."""
+    weights, biases = GATES[kind]
+    return Direction(
+        weight_ih=np.zeros((weights * units, inputs), np.float32),
+        weight_hh=None if kind == "sru" else np.zeros((weights * units, units), np.float32),
+        bias=np.zeros(biases * units, np.float32),
+        weight_c=np.zeros(2 * units, np.float32) if kind == "sru" else None,
+    )
+
+
+def drawn(kind, inputs, units, *, seed=0):
+    """A direction without a single zero."""
+    random, direction = np.random.default_rng(seed), zeros(kind, inputs, units)
+    for name in ("weight_ih", "weight_hh", "bias", "weight_c"):
+        array = getattr(direction, name)
+        if array is not None:
+            array[...] = random.uniform(0.2, 1.0, array.shape) * random.choice([-1, 1], array.shape)
+    return direction
+
+
+def rows(kind, array, gate, unit):
+    """Row of a gate of a unit, in any stacked weight, bias or weight_c."""
+    blocks = GATES[kind][array.ndim == 1]
+    return array[gate * (len(array) // blocks) + unit]
+
+
+def describe(layers, *, words=3, width=2, outputs=1, pooling="mean", scores=False, seed=0):
+    """A description around hand-made layers: every embedding entry and output weight is non-zero."""
+    random = np.random.default_rng(seed)
+
+    def values(*shape):
+        return (random.uniform(0.2, 1.0, shape) * random.choice([-1, 1], shape)).astype(np.float32)
+
+    def with_zero_row(array):
+        array[0] = 0.0
+        return array
+
+    features = sum(len(d.bias) // GATES[layers[-1].kind][1] for d in layers[-1].directions) if layers else 0
+    return ClassifierSpec(
+        words=[f"w{i}" for i in range(words)],
+        labels=[f"label{i}" for i in range(max(outputs, 2))],
+        normalisation="words-v1",
+        max_tokens=0,
+        embedding=with_zero_row(values(words + 1, width)),
+        layers=layers,
+        pooling=pooling,
+        output_weight=values(outputs, features * (2 if pooling == "mean+max" else 1)),
+        output_bias=values(outputs),
+        word_scores=with_zero_row(values(words + 1, outputs)) if scores else None,
+    )
+
+
+def layer(kind, *directions, activation="tanh"):
+    return RecurrentLayer(kind=kind, activation=activation, directions=list(directions))
+
+
+def sizes(spec):
+    """Words, embedding columns, and for each layer the units of its directions."""
+    units = [[len(d.bias) // GATES[each.kind][1] for d in each.directions] for each in spec.layers]
+    return len(spec.words), spec.embedding.shape[1], units
+
+
+def texts(words, *, seed=0, count=12):
+    """Lists of words: nothing, one word, unknown words only, a long one, and mixtures."""
+    random = np.random.default_rng(seed)
+    known = [*words, "unknown"] if words else ["unknown"]
+    mixed = [
+        [known[i] for i in random.integers(len(known), size=random.integers(1, 16))] for _ in range(count)
+    ]
+    return [[], ["unknown"], ["unknown"] * 7, known[:1], [known[0]] * 120, *mixed]
+
+
+def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):
+    """A TextClassifier whose weights are kept with probability `density`, its biases with `biases`."""
+    generator = torch.Generator().manual_seed(seed)
+    model = TextClassifier(n_words, recurrent=kind, **choices).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.7)
+            keep = density if parameter.dim() == 2 else biases
+            parameter.mul_(torch.rand(parameter.shape, generator=generator) < keep)
+        model.embedding.weight[0] = 0.0
+    return model
+
+
+def torch_logits(model, words, documents):
+    """(n, C) of lists of words, all in one padded batch."""
+    ids = {word: i + 1 for i, word in enumerate(words)}
+    encoded = [[ids.get(word, 0) for word in document] or [0] for document in documents]
+    lengths = torch.tensor([len(each) for each in encoded])
+    padded = torch.zeros(len(encoded), int(lengths.max()), dtype=torch.int64)
+    for row, each in zip(padded, encoded, strict=True):
+        row[: len(each)] = torch.tensor(each)
+    with torch.no_grad():
+        return model(padded, lengths).numpy()
