@@ -180,6 +180,8 @@ def _one_line(error: Exception) -> str | None:
 def _word_usage_error(error: Any) -> str:
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "karui"
+    if ctx is not None and error.format_message() == ctx.get_help():
+        return f"{path.removeprefix('karui').strip()}: missing a sub-command ({path} --help)"
     message = " ".join(error.format_message().split()).removesuffix(".")
     return f"{path.removeprefix('karui').strip()}: {message} ({path} --help)".removeprefix(": ")
 
