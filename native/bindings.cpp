@@ -5,9 +5,11 @@ namespace nb = nanobind;
 // Each part binds its own functions; this file only lists the parts.
 void bind_kernels(nb::module_& m);
 void bind_tokenise(nb::module_& m);
+void bind_coder(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
     bind_kernels(m);
     bind_tokenise(m);
+    bind_coder(m);
 }

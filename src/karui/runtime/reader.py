@@ -1,0 +1,251 @@
+"""Reads the artifact of docs/format.md. Every length and limit is checked before it is used; no code is in the file."""
+
+import os
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from karui import _native
+from karui.errors import ArtifactError
+from karui.runtime import spec as limits
+from karui.runtime.format import CELLS_PER_BYTE, FORMAT_VERSION, FREE_CELLS, LAYOUTS, MAGIC, VALUE_BYTES, VALUES
+from karui.runtime.spec import ACTIVATIONS, KINDS, NORMALISATIONS, POOLINGS, ClassifierSpec, LayerOutline, Outline, spec_from
+
+_DAMAGED = "copy the file again, or make it again with `karui compact`"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one matrix is stored: name, (rows, columns), kept cells, values, layout, entropy coded or not, bytes."""
+
+    name: str
+    shape: tuple[int, int]
+    kept: int
+    values: str
+    layout: str
+    coded: bool
+    num_bytes: int
+
+
+@dataclass
+class Artifact:
+    """A read file: description, bytes by part (they sum to the file's size), and how each matrix is stored."""
+
+    spec: ClassifierSpec
+    sizes: dict[str, int]
+    records: list[Record] = field(default_factory=list)
+
+
+def read(source: str | os.PathLike[str] | bytes) -> ClassifierSpec:
+    """Description of an artifact, given by path or as bytes; raises `ArtifactError` with one line."""
+    return read_artifact(source).spec
+
+
+def read_artifact(source: str | os.PathLike[str] | bytes) -> Artifact:
+    """Description, byte table and records of an artifact; raises `ArtifactError` with one line."""
+    name = "artifact" if isinstance(source, bytes) else os.fspath(source)
+    if isinstance(source, bytes):
+        data = source
+    else:
+        try:
+            data = Path(source).read_bytes()
+        except FileNotFoundError:
+            raise ArtifactError(f"{name}: there is no such file; check the path") from None
+        except OSError as error:
+            raise ArtifactError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    try:
+        return _Reader(data).run()
+    except _Refused as error:
+        raise ArtifactError(f"{name}: {error}; {error.remedy}") from None
+    except _native.BadStream as error:
+        raise ArtifactError(f"{name}: {error}; {_DAMAGED}") from None
+
+
+class _Refused(Exception):
+    def __init__(self, message: str, remedy: str = _DAMAGED) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        if not data.startswith(MAGIC):
+            raise _Refused("this is no karui artifact", "give a file written by `karui compact`")
+        self.data, self.at, self.end = data, len(MAGIC), self.size
+        version = self.varint("format_version")
+        if version != FORMAT_VERSION:
+            raise _Refused(f"its format_version is {version}, this karui reads version {FORMAT_VERSION}", "install a newer karui")
+        if self.size < self.at + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            raise _Refused("the checksum does not match, the file is cut or altered")
+        self.end = self.size - 4
+        plain = self.varint("length of the plain part")
+        if plain > self.end - self.at:
+            raise _Refused("the plain part is longer than the file")
+        self.coded = _native.Decoder(data[self.at + plain : self.end])
+        self.end = self.at + plain
+        self.sizes: dict[str, int] = {"frame": self.at}
+        self.records: list[Record] = []
+        self.counted = self.at
+        self.coded_cells = 0
+
+    def take(self, count: int, what: str) -> bytes:
+        if count > self.end - self.at:
+            raise _Refused(f"{what} needs {count} bytes where {self.end - self.at} are left")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def varint(self, what: str, most: int = 0xFFFFFFFF) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1, what)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                if not byte and shift:
+                    raise _Refused(f"{what} is not in its shortest form")
+                if value > most:
+                    raise _Refused(f"{what} is {value}, at most {most} is allowed")
+                return value
+        raise _Refused(f"{what} has too many bytes")
+
+    def text(self, what: str) -> str:
+        data = self.take(self.varint(f"length of {what}", limits.MAX_TEXT_BYTES), what)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise _Refused(f"{what} is not UTF-8") from None
+
+    def count(self, part: str) -> int:
+        """Book the bytes since the last call under a name."""
+        place = self.at + self.coded.position
+        spent, self.counted = place - self.counted, place
+        self.sizes[part] = self.sizes.get(part, 0) + spent
+        return spent
+
+    def run(self) -> Artifact:
+        normalisation = NORMALISATIONS[self.varint("normalisation", len(NORMALISATIONS) - 1)]
+        max_tokens = self.varint("max_tokens", limits.MAX_TOKENS)
+        n_labels = self.varint("number of labels", limits.MAX_LABELS)
+        self.count("header")
+        labels = [self.text("a label") for _ in range(n_labels)]
+        self.count("labels")
+        pairs = [(self.text("provenance"), self.text("provenance")) for _ in range(self.varint("provenance", limits.MAX_PROVENANCE))]
+        if len(dict(pairs)) != len(pairs):
+            raise _Refused("a key of the provenance is there twice")
+        self.count("provenance")
+        outline = self.outline(n_labels)
+        self.count("header")
+        words = self.words(outline.n_words)
+        self.count("words")
+        arrays = {}
+        for number, (name, rows, cols) in enumerate(outline.records()):
+            arrays[name] = self.matrix(number, name, rows, cols)
+        if self.at != self.end:
+            raise _Refused(f"{self.end - self.at} bytes are left over after the last matrix")
+        self.coded.check_end()
+        self.sizes["frame"] += self.size - self.counted  # end of the coded stream and checksum
+        spec = spec_from(outline, words, labels, arrays)
+        spec.normalisation, spec.max_tokens, spec.provenance = normalisation, max_tokens, dict(pairs)
+        return Artifact(spec, self.sizes, self.records)
+
+    def outline(self, n_labels: int) -> Outline:
+        n_words = self.varint("number of words", limits.MAX_WORDS)
+        width = self.varint("embedding width", limits.MAX_WIDTH)
+        flags = self.varint("pooling", 7)
+        layers = []
+        for _ in range(self.varint("number of layers", limits.MAX_LAYERS)):
+            code = self.varint("kind of a layer", 15)
+            if code & 3 >= len(KINDS):
+                raise _Refused("a layer is of an unknown kind")
+            sizes = tuple(self.varint("hidden size", limits.MAX_WIDTH) for _ in range(1 + (code >> 3)))
+            layers.append(LayerOutline(KINDS[code & 3], ACTIVATIONS[code >> 2 & 1], sizes))
+        outline = Outline(n_words, n_labels, width, POOLINGS[flags & 3], bool(flags >> 2), tuple(layers))
+        problem = limits.size_problem(outline)
+        if problem:
+            raise _Refused(problem)
+        return outline
+
+    def words(self, count: int) -> list[str]:
+        coded = self.varint("form of the word list", 1)
+        if coded:
+            found = self.coded.words(count, limits.MAX_WORD_BYTES, limits.MAX_WORD_LIST_BYTES)
+        else:
+            found, before, total = [], b"", 0
+            for _ in range(count):
+                shared = self.varint("shared prefix", len(before))
+                before = before[:shared] + self.take(self.varint("length of a word", limits.MAX_WORD_BYTES - shared), "a word")
+                total += len(before)
+                if total > limits.MAX_WORD_LIST_BYTES:
+                    raise _Refused("the word list is too long")
+                found.append(before)
+        if any(a >= b for a, b in zip([b"", *found], found, strict=False)) or any(b"\0" in word for word in found):
+            raise _Refused("the words are not sorted, not different or empty")
+        try:
+            return [word.decode() for word in found]
+        except UnicodeDecodeError:
+            raise _Refused("a word is not UTF-8") from None
+
+    def matrix(self, number: int, name: str, rows: int, cols: int) -> np.ndarray:
+        form = self.take(1, name)[0]
+        layout, values, coded = form & 3, form >> 2 & 3, form >> 4
+        if layout > 2 or values > 2 or coded > 1:
+            raise _Refused(f"{name} has the unknown form {form}")
+        scale = np.frombuffer(b"\0\0" + self.take(2, name), "<f4")[0] if values == 0 else np.float32(1)
+        if not (np.isfinite(scale) and scale > 0):
+            raise _Refused(f"{name} has a scale that is not a positive number")
+        if coded:
+            self.coded_cells += rows * cols
+            if self.coded_cells > CELLS_PER_BYTE * self.size + FREE_CELLS:
+                raise _Refused(f"{name} of {rows} x {cols} is too large for a file of {self.size} bytes")
+            largest = self.take(1, name)[0] if values == 0 else 1
+            if not 1 <= largest <= 127:
+                raise _Refused(f"{name} has a largest value of {largest}")
+            codes = np.empty((rows, cols), np.int32)
+            self.coded.matrix(codes, record=number, values=values, largest=largest, layout=layout)
+        else:
+            codes = self.plain_matrix(name, (rows, cols), values, layout)
+        if values == 0:
+            with np.errstate(over="ignore"):
+                array = codes.astype(np.float32) * scale
+        else:
+            array = codes.astype(np.uint16).view(np.float16).astype(np.float32) if values == 1 else codes.view(np.float32)
+        if not np.all(np.isfinite(array)):
+            raise _Refused(f"{name} has values that are not finite")
+        spent = self.count(name)
+        kept = int(np.count_nonzero(codes))
+        self.records.append(Record(name, (rows, cols), kept, VALUES[values], LAYOUTS[layout], bool(coded), spent))
+        return array
+
+    def plain_matrix(self, name: str, shape: tuple[int, int], values: int, layout: int) -> np.ndarray:
+        rows, cols = shape
+        cells = rows * cols
+        if layout == 0:
+            places = slice(None)
+            kept = cells
+        elif layout == 1:
+            bits = np.unpackbits(np.frombuffer(self.take(-(-cells // 8), name), np.uint8), bitorder="little")
+            if bits[cells:].any():
+                raise _Refused(f"{name} has bits set behind its last cell")
+            places = np.flatnonzero(bits[:cells])
+            kept = len(places)
+        else:
+            found = []
+            for row in range(rows):
+                col = -1
+                for _ in range(self.varint(name, cols)):
+                    col += 1 + self.varint(name, cols)
+                    if col >= cols:
+                        raise _Refused(f"{name} has a value outside its row")
+                    found.append(row * cols + col)
+            places = np.asarray(found, np.int64)
+            kept = len(found)
+        raw = np.frombuffer(self.take(kept * VALUE_BYTES[values], name), ("<i1", "<u2", "<u4")[values])
+        if layout and not raw.all():
+            raise _Refused(f"{name} has a kept value that is zero")
+        if values == 0 and (raw == -128).any():
+            raise _Refused(f"{name} has the value -128")
+        codes = np.zeros(cells, np.int32)
+        codes[places] = raw.astype(np.int32) if values < 2 else raw.view(np.int32)
+        return codes.reshape(shape)

@@ -1,0 +1,233 @@
+"""What an artifact describes: a text classifier as numpy arrays, and the shapes that follow from its sizes.
+
+C' outputs: 1 for two labels (probability of labels[1] = sigmoid), else the number of labels (softmax).
+E embedding width, H hidden units of one direction, I inputs of a layer, P pooled features.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+NORMALISATIONS = ("words-v1",)
+KINDS = ("sru", "lstm", "gru")
+ACTIVATIONS = ("identity", "tanh")
+POOLINGS = ("last", "mean", "max", "mean+max")
+
+MAX_WORDS = 1 << 20
+MAX_WORD_BYTES = 1024
+MAX_WORD_LIST_BYTES = 1 << 24
+MAX_LABELS = 1 << 16
+MAX_TEXT_BYTES = 1024  # of a label, or of a key or value of the provenance
+MAX_PROVENANCE = 64
+MAX_LAYERS = 16
+MAX_WIDTH = (1 << 14) - 1  # E and H
+MAX_CELLS = 1 << 24  # of a matrix
+MAX_TOTAL_CELLS = 1 << 25  # of all matrices
+MAX_TOKENS = (1 << 31) - 1
+
+
+@dataclass
+class Direction:
+    """Weights of one direction of a layer, float32; see `RecurrentLayer` for shapes and gate order."""
+
+    weight_ih: np.ndarray
+    weight_hh: np.ndarray | None
+    bias: np.ndarray
+    weight_c: np.ndarray | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        """H of this direction."""
+        return len(self.bias) // (2 if self.weight_hh is None else 4)
+
+
+@dataclass
+class RecurrentLayer:
+    """One or two directions over the same input; the second walks backward. Its output is [forward, reverse].
+
+    lstm: weight_ih (4H, I), weight_hh (4H, H), bias (4H,) = b_ih + b_hh; gates i, f, g, o.
+    gru: weight_ih (3H, I), weight_hh (3H, H), bias (4H,): r, z merged, then n of the input, n of the state; gates r, z, n.
+    sru: weight_ih (4H, I): candidate, forget, reset, skip; weight_c (2H,): v_f, v_r; bias (2H,): b_f, b_r.
+    """
+
+    kind: str
+    directions: list[Direction]
+    activation: str = "identity"
+
+
+@dataclass
+class ClassifierSpec:
+    """A text classifier; arrays are float32 with zeros where weights are pruned.
+
+    embedding (n_words + 1, E) and word_scores (n_words + 1, C') have a zero row 0: words that are not in the list.
+    output_weight (C', P), output_bias (C',). Without layers the pooled features are the embeddings themselves.
+    """
+
+    words: list[str]
+    labels: list[str]
+    embedding: np.ndarray
+    layers: list[RecurrentLayer]
+    pooling: str
+    output_weight: np.ndarray
+    output_bias: np.ndarray
+    word_scores: np.ndarray | None = None
+    normalisation: str = "words-v1"
+    max_tokens: int = 0
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerOutline:
+    """Kind and sizes of a layer."""
+
+    kind: str
+    activation: str
+    hidden_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Everything that decides the shapes of the matrices."""
+
+    n_words: int
+    n_labels: int
+    embedding_dim: int
+    pooling: str
+    has_scores: bool
+    layers: tuple[LayerOutline, ...]
+
+    @property
+    def n_outputs(self) -> int:
+        """C'."""
+        return 1 if self.n_labels == 2 else self.n_labels
+
+    @property
+    def pooled_size(self) -> int:
+        """P."""
+        width = sum(self.layers[-1].hidden_sizes) if self.layers else self.embedding_dim
+        return width * (2 if self.pooling == "mean+max" else 1)
+
+    def records(self) -> Iterator[tuple[str, int, int]]:
+        """Name, rows and columns of each matrix in the order of the file; vectors are one column."""
+        yield "embedding", self.n_words, self.embedding_dim
+        if self.has_scores:
+            yield "word_scores", self.n_words, self.n_outputs
+        width = self.embedding_dim
+        for number, layer in enumerate(self.layers):
+            for direction, size in enumerate(layer.hidden_sizes):
+                name = f"layers.{number}.{'reverse' if direction else 'forward'}."
+                yield name + "weight_ih", (3 if layer.kind == "gru" else 4) * size, width
+                if layer.kind == "sru":
+                    yield name + "weight_c", 2 * size, 1
+                else:
+                    yield name + "weight_hh", (3 if layer.kind == "gru" else 4) * size, size
+                yield name + "bias", (2 if layer.kind == "sru" else 4) * size, 1
+            width = sum(layer.hidden_sizes)
+        yield "output_weight", self.n_outputs, self.pooled_size
+        yield "output_bias", self.n_outputs, 1
+
+
+def outline_of(spec: ClassifierSpec) -> Outline:
+    """Sizes of a description; `check_spec` tells whether its arrays agree with them."""
+    layers = tuple(
+        LayerOutline(layer.kind, layer.activation, tuple(direction.hidden_size for direction in layer.directions))
+        for layer in spec.layers
+    )
+    scores = spec.word_scores is not None
+    return Outline(len(spec.words), len(spec.labels), spec.embedding.shape[1], spec.pooling, scores, layers)
+
+
+def arrays_of(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and matrix of each record, in the order of `Outline.records`; words come in the given order, without row 0."""
+    rows = np.asarray(order, dtype=np.int64) + 1
+    yield "embedding", spec.embedding[rows]
+    if spec.word_scores is not None:
+        yield "word_scores", spec.word_scores[rows]
+    for number, layer in enumerate(spec.layers):
+        for place, direction in enumerate(layer.directions):
+            name = f"layers.{number}.{'reverse' if place else 'forward'}."
+            yield name + "weight_ih", direction.weight_ih
+            for part in ("weight_c", "weight_hh"):
+                value = getattr(direction, part)
+                if value is not None:
+                    yield name + part, value
+            yield name + "bias", direction.bias
+    yield "output_weight", spec.output_weight
+    yield "output_bias", spec.output_bias
+
+
+def spec_from(outline: Outline, words: list[str], labels: list[str], arrays: dict[str, np.ndarray]) -> ClassifierSpec:
+    """Put matrices back into a description; the inverse of `arrays_of`."""
+
+    def with_zero_row(name: str) -> np.ndarray:
+        return np.concatenate([np.zeros((1, arrays[name].shape[1]), np.float32), arrays[name]])
+
+    layers = []
+    for number, layer in enumerate(outline.layers):
+        directions = []
+        for place in range(len(layer.hidden_sizes)):
+            name = f"layers.{number}.{'reverse' if place else 'forward'}."
+            c = arrays[name + "weight_c"].reshape(-1) if layer.kind == "sru" else None
+            bias = arrays[name + "bias"].reshape(-1)
+            directions.append(Direction(arrays[name + "weight_ih"], arrays.get(name + "weight_hh"), bias, c))
+        layers.append(RecurrentLayer(layer.kind, directions, layer.activation))
+    return ClassifierSpec(
+        words=words, labels=labels, embedding=with_zero_row("embedding"), layers=layers, pooling=outline.pooling,
+        output_weight=arrays["output_weight"], output_bias=arrays["output_bias"].reshape(-1),
+        word_scores=with_zero_row("word_scores") if outline.has_scores else None,
+    )  # fmt: skip
+
+
+def size_problem(outline: Outline) -> str | None:
+    """Say which size is outside the limits of the format, or None."""
+    sizes = [size for layer in outline.layers for size in layer.hidden_sizes]
+    if outline.n_words > MAX_WORDS:
+        return f"{outline.n_words} words, at most {MAX_WORDS} are allowed"
+    if not 2 <= outline.n_labels <= MAX_LABELS:
+        return f"{outline.n_labels} labels, 2 to {MAX_LABELS} are allowed"
+    if len(outline.layers) > MAX_LAYERS:
+        return f"{len(outline.layers)} layers, at most {MAX_LAYERS} are allowed"
+    if max([outline.embedding_dim, *sizes]) > MAX_WIDTH:
+        return f"a width of {max([outline.embedding_dim, *sizes])}, at most {MAX_WIDTH} are allowed"
+    total = 0
+    for name, rows, cols in outline.records():
+        total += rows * cols
+        if rows * cols > MAX_CELLS or total > MAX_TOTAL_CELLS:
+            return f"{name} of {rows} x {cols}, at most {MAX_CELLS} cells a matrix and {MAX_TOTAL_CELLS} in all are allowed"
+    return None
+
+
+def check_spec(spec: ClassifierSpec) -> None:
+    """Raise `ValueError` that names the first thing in a description that does not fit."""
+    outline = outline_of(spec)
+    for value, allowed, name in (
+        (spec.normalisation, NORMALISATIONS, "normalisation"),
+        (spec.pooling, POOLINGS, "pooling"),
+        *((layer.kind, KINDS, "kind") for layer in spec.layers),
+        *((layer.activation, ACTIVATIONS, "activation") for layer in spec.layers),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if not 0 <= spec.max_tokens <= MAX_TOKENS:
+        raise ValueError(f"max_tokens must be in [0, {MAX_TOKENS}], got {spec.max_tokens}")
+    if any(len(layer.directions) not in (1, 2) for layer in spec.layers):
+        raise ValueError("a layer must have 1 or 2 directions")
+    for number, layer in enumerate(spec.layers):
+        for direction in layer.directions:
+            if (layer.kind == "sru") != (direction.weight_hh is None) or (layer.kind == "sru") == (direction.weight_c is None):
+                raise ValueError(f"layers.{number}: {layer.kind} needs {'weight_c' if layer.kind == 'sru' else 'weight_hh'} only")
+    problem = size_problem(outline)
+    if problem:
+        raise ValueError(problem)
+    wanted = {name: (rows, cols) for name, rows, cols in outline.records()}
+    for name in ("embedding", "word_scores"):
+        table = getattr(spec, name)
+        if table is not None and (len(table) != len(spec.words) + 1 or np.any(table[0])):
+            raise ValueError(f"{name} must have {len(spec.words) + 1} rows and zeros in row 0, got shape {table.shape}")
+    for name, array in arrays_of(spec, range(len(spec.words))):
+        shape = wanted[name] if array.ndim == 2 else (wanted[name][0],)
+        if array.shape != shape or (array.ndim == 1 and wanted[name][1] != 1):
+            raise ValueError(f"{name} must have shape {wanted[name]}, got {array.shape}")
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{name} has values that are not finite")
