@@ -66,7 +66,10 @@ def lower_runs() -> list[tuple[int, int, int, int]]:
 
 def write_rows(rows: list, opening: str, closing: str, row_open: str, row_close: str) -> str:
     """Rows of numbers as source text, several to a line."""
-    items = [row_open + ", ".join(f"{v:#x}" if i < 2 else str(v) for i, v in enumerate(row)) + row_close for row in rows]
+    items = [
+        row_open + ", ".join(f"{v:#x}" if i < 2 else str(v) for i, v in enumerate(row)) + row_close
+        for row in rows
+    ]
     lines, line = [], "   "
     for item in items:
         if len(line) + len(item) + 2 > 108:
@@ -79,7 +82,9 @@ def write_rows(rows: list, opening: str, closing: str, row_open: str, row_close:
 def main() -> None:
     """Write both files."""
     if unicodedata.unidata_version != UNICODE_VERSION:
-        sys.exit(f"this Python has Unicode {unicodedata.unidata_version}, the tables are of {UNICODE_VERSION}: use Python 3.11")
+        sys.exit(
+            f"this Python has Unicode {unicodedata.unidata_version}, the tables are of {UNICODE_VERSION}: use Python 3.11"
+        )
     root = Path(__file__).resolve().parent.parent
     classes, runs = class_ranges(), lower_runs()
     python = (

@@ -27,7 +27,9 @@ class Case(NamedTuple):
 CASES = [
     Case(SRU, 7, 5),
     Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
-    Case(SRU, 6, 3, {"bidirectional": True, "activation": "tanh", "highway_bias": -1.0}),  # skip without projection
+    Case(
+        SRU, 6, 3, {"bidirectional": True, "activation": "tanh", "highway_bias": -1.0}
+    ),  # skip without projection
     Case(SRU, 7, 5, {"num_layers": 2, "has_skip_term": False, "rescale": False}),
     Case(LSTM, 7, 5, {"num_layers": 2, "bidirectional": True}),
     Case(GRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
@@ -35,7 +37,9 @@ CASES = [
 T, B = 9, 3
 LENGTHS = torch.tensor([9, 4, 1])
 
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.layer.__name__}-{len(case.options)}")
+every_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.layer.__name__}-{len(case.options)}"
+)
 
 
 def inputs(case: Case) -> Tensor:
@@ -56,7 +60,12 @@ def flat(state: Any) -> list[Tensor]:
 
 @every_case
 def test_shapes_are_those_of_torch_lstm(case: Case) -> None:
-    twin = nn.LSTM(case.input_size, case.hidden_size, case.options.get("num_layers", 1), bidirectional=case.options.get("bidirectional", False))
+    twin = nn.LSTM(
+        case.input_size,
+        case.hidden_size,
+        case.options.get("num_layers", 1),
+        bidirectional=case.options.get("bidirectional", False),
+    )
     expected, (h_n, _) = twin(inputs(case))
     output, state = case.build()(inputs(case))
     assert output.shape == expected.shape
@@ -96,7 +105,10 @@ def test_padding_changes_nothing_and_gets_no_gradient(case: Case) -> None:
     output, state = layer(x, lengths=LENGTHS)
     for b, n in enumerate(LENGTHS.tolist()):
         assert (output[:n, b] - alone[b][0][:, 0]).abs().max() < 1e-6
-        assert all((s[:, b] - t[:, 0]).abs().max() < 1e-6 for s, t in zip(flat(state), flat(alone[b][1]), strict=True))
+        assert all(
+            (s[:, b] - t[:, 0]).abs().max() < 1e-6
+            for s, t in zip(flat(state), flat(alone[b][1]), strict=True)
+        )
     assert output[padding].count_nonzero() == 0
     output.sum().backward()
     assert x.grad is not None

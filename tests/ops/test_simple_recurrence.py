@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from tests.support.kernel_proof import assert_as_exact_as_plain
 from torch import Tensor
 
 from karui.ops.simple_recurrence import simple_recurrence
+from tests.support.kernel_proof import assert_as_exact_as_plain
 
 
 class Case(NamedTuple):
@@ -64,7 +64,9 @@ def options(case: Case, dtype: torch.dtype) -> dict[str, object]:
 def run(case: Case, dtype: torch.dtype, implementation: str) -> dict[str, Tensor]:
     """Outputs and all gradients of a loss with random weights on the output and on the last state."""
     leaves = arguments(case, dtype)
-    h, c_n = simple_recurrence(*list(leaves.values())[:4], c_0=leaves["c_0"], implementation=implementation, **options(case, dtype))
+    h, c_n = simple_recurrence(
+        *list(leaves.values())[:4], c_0=leaves["c_0"], implementation=implementation, **options(case, dtype)
+    )
     generator = torch.Generator().manual_seed(23)
     loss = sum((t * torch.randn(t.shape, generator=generator).to(dtype)).sum() for t in (h, c_n))
     loss.backward()
@@ -111,7 +113,9 @@ def test_padding_changes_nothing_even_nan() -> None:
             leaves["u"][length:, b] = torch.nan
             leaves["x"][length:, b] = torch.nan
     for implementation in ("cpp", "reference"):
-        h, c_n = simple_recurrence(*list(leaves.values())[:4], c_0=leaves["c_0"], implementation=implementation, **extra)
+        h, c_n = simple_recurrence(
+            *list(leaves.values())[:4], c_0=leaves["c_0"], implementation=implementation, **extra
+        )
         assert (h - clean[0]).abs().max() < 1e-6
         assert (c_n - clean[1]).abs().max() < 1e-6
         assert h[extra["lengths"].max() :].count_nonzero() == 0
@@ -136,7 +140,9 @@ def test_empty_time_or_batch_has_an_answer(shape: tuple[int, int, int, int]) -> 
     case = Case(shape, masked=False, lengths=False)
     leaves = arguments(case, torch.float32)
     for implementation in ("cpp", "reference"):
-        h, c_n = simple_recurrence(*list(leaves.values())[:4], c_0=leaves["c_0"], implementation=implementation)
+        h, c_n = simple_recurrence(
+            *list(leaves.values())[:4], c_0=leaves["c_0"], implementation=implementation
+        )
         assert h.shape == (shape[0], shape[1], 3)
         assert torch.equal(c_n, leaves["c_0"])
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from tests.support.kernel_proof import assert_as_exact_as_plain
 
 from karui.ops.variational_kl import variational_kl
 from karui.ops.variational_kl.reference import SMALL
+from tests.support.kernel_proof import assert_as_exact_as_plain
 
 
 def values(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +28,10 @@ def run(size: int, dtype: torch.dtype, implementation: str) -> list[torch.Tensor
 @pytest.mark.parametrize("size", [1, 7, 1024, 5000])
 def test_compiled_is_as_exact_as_plain(size: int) -> None:
     truth = run(size, torch.float64, "reference")
-    plain, fused, double = (run(size, d, i) for d, i in ((torch.float32, "reference"), (torch.float32, "cpp"), (torch.float64, "cpp")))
+    plain, fused, double = (
+        run(size, d, i)
+        for d, i in ((torch.float32, "reference"), (torch.float32, "cpp"), (torch.float64, "cpp"))
+    )
     for index, name in enumerate(("total", "grad_weight", "grad_log_sigma2")):
         assert_as_exact_as_plain(name, fused[index], plain[index], truth[index])
         assert (double[index] - truth[index]).abs().max() <= 1e-12 * (1 + truth[index].abs().max())
@@ -73,7 +76,9 @@ def test_gradcheck_and_opcheck() -> None:
 
     weight = torch.tensor([0.3, -1.2, 0.7], dtype=torch.float64, requires_grad=True)
     log_sigma2 = torch.tensor([-2.0, 1.0, -5.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w, s: variational_kl(w, s, implementation="cpp"), (weight, log_sigma2))
+    assert torch.autograd.gradcheck(
+        lambda w, s: variational_kl(w, s, implementation="cpp"), (weight, log_sigma2)
+    )
     torch.library.opcheck(cpu.kl_op, (weight, log_sigma2))
 
 

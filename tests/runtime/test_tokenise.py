@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karui.runtime.tokenise import WordIds, count_words, settled_length, tokenise, tokenise_reference, tokenise_spans
+from karui.runtime.tokenise import (
+    WordIds,
+    count_words,
+    settled_length,
+    tokenise,
+    tokenise_reference,
+    tokenise_spans,
+)
 from karui.runtime.unicode_table import CLASS_RANGES, LOWER_RUNS
 
 PIECES = ["'", "\u2019", "<br>", "<BR/>", "<br />", "<br", "<", ">", "/", " ", "!", "?", "Don't", "\0", "\ud800", "\u0301", "İ", "Σ", "漢", "ไทย",

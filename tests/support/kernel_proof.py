@@ -12,5 +12,7 @@ def assert_as_exact_as_plain(name: str, fused: Tensor, plain: Tensor, truth: Ten
     def error(tensor: Tensor) -> float:
         return (tensor.double() - truth).abs().max().item() if tensor.numel() else 0.0
 
-    allowed = 2 * error(plain) + 4 * torch.finfo(plain.dtype).eps * (truth.abs().max().item() if truth.numel() else 0.0)
+    allowed = 2 * error(plain) + 4 * torch.finfo(plain.dtype).eps * (
+        truth.abs().max().item() if truth.numel() else 0.0
+    )
     assert error(fused) <= allowed, f"{name}: error {error(fused):.2e}, allowed {allowed:.2e}"

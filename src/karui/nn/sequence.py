@@ -31,14 +31,18 @@ def to_padded(
         input, lengths = pad_packed_sequence(packed)  # noqa: A001
     elif batch_first:
         input = input.transpose(0, 1)  # noqa: A001
-    if input.dim() != 3 or input.shape[2] != input_size:  # noqa: PLR2004
-        raise ValueError(f"input must have {input_size} features in three dimensions, got {tuple(input.shape)}")
+    if input.dim() != 3 or input.shape[2] != input_size:
+        raise ValueError(
+            f"input must have {input_size} features in three dimensions, got {tuple(input.shape)}"
+        )
     if lengths is not None:
         T, B = input.shape[:2]
         if lengths.shape != (B,):
             raise ValueError(f"lengths must have shape ({B},), got {tuple(lengths.shape)}")
         if B and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
-            raise ValueError(f"lengths must lie in [0, {T}], got {int(lengths.min())} to {int(lengths.max())}")
+            raise ValueError(
+                f"lengths must lie in [0, {T}], got {int(lengths.min())} to {int(lengths.max())}"
+            )
         lengths = lengths.to(device=input.device, dtype=torch.int64)
         # Whatever stands in the padding, NaN included, changes nothing and gets no gradient.
         padding = torch.arange(T, device=input.device)[:, None, None] >= lengths[:, None]

@@ -7,7 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from karui.nn.sequence import from_padded, to_padded
@@ -26,7 +26,7 @@ class SRU(nn.Module):
     transform branch of every layer but the last. Raises ValueError on arguments out of range.
     """
 
-    def __init__(  # noqa: PLR0913  the arguments of torch.nn.LSTM and five of its own
+    def __init__(
         self,
         input_size: int,
         hidden_size: int,
@@ -43,7 +43,11 @@ class SRU(nn.Module):
         implementation: str | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        for name, size in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
@@ -53,7 +57,11 @@ class SRU(nn.Module):
             raise ValueError(f"activation must be 'identity' or 'tanh', got {activation!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
-        self.recurrent_dropout, self.activation, self.highway_bias = recurrent_dropout, activation, highway_bias
+        self.recurrent_dropout, self.activation, self.highway_bias = (
+            recurrent_dropout,
+            activation,
+            highway_bias,
+        )
         self.rescale, self.has_skip_term, self.implementation = rescale, has_skip_term, implementation
         self.num_directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -61,7 +69,9 @@ class SRU(nn.Module):
                 size, blocks = self.layer_input_size(layer), self.gate_blocks(layer)
                 weight = nn.Parameter(torch.empty(blocks * hidden_size, size))
                 self.register_parameter(f"weight_ih_l{layer}{suffix}", weight)
-                self.register_parameter(f"weight_c_l{layer}{suffix}", nn.Parameter(torch.empty(2 * hidden_size)))
+                self.register_parameter(
+                    f"weight_c_l{layer}{suffix}", nn.Parameter(torch.empty(2 * hidden_size))
+                )
                 self.register_parameter(f"bias_l{layer}{suffix}", nn.Parameter(torch.empty(2 * hidden_size)))
         self.reset_parameters()
 
@@ -74,7 +84,11 @@ class SRU(nn.Module):
 
     def gate_blocks(self, layer: int) -> int:
         """3, or 4 where the skip needs a projection because the widths differ."""
-        return 4 if self.has_skip_term and self.layer_input_size(layer) != self.num_directions * self.hidden_size else 3
+        return (
+            4
+            if self.has_skip_term and self.layer_input_size(layer) != self.num_directions * self.hidden_size
+            else 3
+        )
 
     @property
     def skip_scale(self) -> float:
@@ -101,7 +115,10 @@ class SRU(nn.Module):
 
     def _layer(self, x: Tensor, layer: int, c_0: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         T, B, D, H, G = *x.shape[:2], self.num_directions, self.hidden_size, self.gate_blocks(layer)
-        stack = [[getattr(self, f"{kind}_l{layer}{s}") for s in self._suffixes()] for kind in ("weight_ih", "weight_c", "bias")]
+        stack = [
+            [getattr(self, f"{kind}_l{layer}{s}") for s in self._suffixes()]
+            for kind in ("weight_ih", "weight_c", "bias")
+        ]
         weight, weight_c, bias = torch.cat(stack[0]), torch.stack(stack[1]), torch.stack(stack[2])
         source = x
         if self.training and self.recurrent_dropout:
@@ -112,7 +129,7 @@ class SRU(nn.Module):
         projected = F.linear(source, weight).view(T, B, D, G, H)  # one product for all time steps
         return simple_recurrence(
             projected,
-            x if self.has_skip_term and G == 3 else None,  # noqa: PLR2004
+            x if self.has_skip_term and G == 3 else None,
             weight_c.view(D, 2, H),
             bias.view(D, 2, H),
             c_0=c_0,

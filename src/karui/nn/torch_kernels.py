@@ -10,11 +10,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 def run_with_lengths(
     forward: Callable[..., Any],
     input: Tensor | PackedSequence,  # noqa: A002  torch's name
-    hx: Any,  # noqa: ANN401  (h, c) for LSTM, h for GRU
+    hx: Any,
     *,
     lengths: Tensor | None,
     batch_first: bool,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Call a torch recurrent layer on padded input so that the padding changes nothing.
 
     Lengths start at 1: torch cannot pack an empty sequence.
@@ -27,7 +27,9 @@ def run_with_lengths(
     if lengths.shape != (batch_size,):
         raise ValueError(f"lengths must have shape ({batch_size},), got {tuple(lengths.shape)}")
     if batch_size and not 1 <= int(lengths.min()) <= int(lengths.max()) <= seq_len:
-        raise ValueError(f"lengths must lie in [1, {seq_len}], got {int(lengths.min())} to {int(lengths.max())}")
+        raise ValueError(
+            f"lengths must lie in [1, {seq_len}], got {int(lengths.min())} to {int(lengths.max())}"
+        )
     if batch_size and bool((lengths == seq_len).all()):
         return forward(input, hx)
     packed = pack_padded_sequence(input, lengths.cpu(), batch_first=batch_first, enforce_sorted=False)

@@ -20,7 +20,9 @@ _TAGS = ("<br>", "<br/>", "<br />")
 def _tables() -> tuple[dict[int, int], dict[int, int]]:
     """Class and lower-case code point of every code point that has one."""
     classes = {code: kind for first, last, kind in CLASS_RANGES for code in range(first, last + 1)}
-    lower = {code: code + delta for first, last, step, delta in LOWER_RUNS for code in range(first, last + 1, step)}
+    lower = {
+        code: code + delta for first, last, step, delta in LOWER_RUNS for code in range(first, last + 1, step)
+    }
     return classes, lower
 
 

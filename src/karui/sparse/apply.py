@@ -20,7 +20,9 @@ LAYERS: tuple[tuple[type[nn.Module], type[SparseLayer], str | None, str | None],
 )
 
 
-def sparsify(model: nn.Module, method: SparseVariationalDropout, *, exclude: tuple[str, ...] = ()) -> nn.Module:
+def sparsify(
+    model: nn.Module, method: SparseVariationalDropout, *, exclude: tuple[str, ...] = ()
+) -> nn.Module:
     """Replace every Linear, Embedding, SRU, LSTM and GRU inside `model` by its sparse version, in place; returns it.
 
     exclude: names of submodules (as in `named_modules`) to leave dense. If `model` is such a layer itself, its sparse
@@ -54,9 +56,15 @@ def _wrap(module: nn.Module, method: SparseVariationalDropout) -> SparseLayer | 
     for kind, sparse_kind, rows, columns in LAYERS:
         if isinstance(module, kind):
             if getattr(module, "proj_size", 0):
-                raise ValueError(f"{type(module).__name__} with proj_size={module.proj_size} cannot be made sparse yet")
-            matrices = {name: p for name, p in module.named_parameters() if name.startswith("weight") and p.dim() == 2}  # noqa: PLR2004
-            states = {name: method.weight(p.detach(), rows=rows, columns=columns) for name, p in matrices.items()}
+                raise ValueError(
+                    f"{type(module).__name__} with proj_size={module.proj_size} cannot be made sparse yet"
+                )
+            matrices = {
+                name: p for name, p in module.named_parameters() if name.startswith("weight") and p.dim() == 2
+            }
+            states = {
+                name: method.weight(p.detach(), rows=rows, columns=columns) for name, p in matrices.items()
+            }
             return sparse_kind(module, states)
     return None
 

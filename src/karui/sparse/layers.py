@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from karui.sparse.variational import VariationalWeight
 
@@ -28,7 +28,8 @@ class SparseLayer(nn.Module):
     def current(self) -> dict[str, Tensor]:
         """All sparse weights as the next forward uses them: a sample in training, else the deployed values."""
         return {
-            name: state.sample(mean) if self.training else state.deployed(mean) for name, mean, state in self.states()
+            name: state.sample(mean) if self.training else state.deployed(mean)
+            for name, mean, state in self.states()
         }
 
 
@@ -38,7 +39,7 @@ class SparseLinear(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """As torch.nn.Linear."""
         base, [(_, mean, state)] = self.base, self.states()
-        if self.training and input.dim() == 2:  # noqa: PLR2004
+        if self.training and input.dim() == 2:
             return state.local(input, mean, base.bias)  # type: ignore[arg-type]
         return F.linear(input, self.current()["weight"], base.bias)  # type: ignore[arg-type]
 
@@ -59,7 +60,7 @@ class SparseEmbedding(SparseLayer):
 class SparseRecurrent(SparseLayer):
     """Any recurrent layer whose weights are plain parameters: SRU, `torch.nn.LSTM`, `torch.nn.GRU` and their kin."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  whatever the wrapped layer takes and returns
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the wrapped layer."""
         current = self.current()
         flat = getattr(self.base, "_flat_weights", None)
@@ -68,7 +69,9 @@ class SparseRecurrent(SparseLayer):
         # torch's recurrent layers read this list, not their parameters, when they call their kernel.
         names = self.base._flat_weights_names  # noqa: SLF001
         try:
-            self.base._flat_weights = [current.get(name, value) for name, value in zip(names, flat, strict=True)]  # noqa: SLF001
+            self.base._flat_weights = [
+                current.get(name, value) for name, value in zip(names, flat, strict=True)
+            ]  # noqa: SLF001
             return self.base(*args, **kwargs)
         finally:
             self.base._flat_weights = flat  # noqa: SLF001

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from karui.data import Splits, TextDataset, load_splits
 from karui.data.batching import EncodedDataset, LengthBuckets, encode_dataset, ordered_batches
@@ -89,7 +89,9 @@ class ClassificationTask:
         self.label_names = self.splits.label_names
         self.vocabulary = Vocabulary.from_texts(train.texts, data.max_words, data.min_count)
         if not len(self.vocabulary):
-            raise UserError(f"{data.name}: no word occurs {data.min_count} times in the training texts: lower min_count")
+            raise UserError(
+                f"{data.name}: no word occurs {data.min_count} times in the training texts: lower min_count"
+            )
         torch.manual_seed(seed)
         self.model = build_model(len(self.vocabulary), len(self.label_names), model, sparse)
         self.train_set = encode_dataset(train, self.vocabulary, data.max_tokens)
@@ -140,7 +142,7 @@ class ClassificationTask:
             return {}
         return {"density": density(self.model), "words_kept": float(words_kept(self.model))}
 
-    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:  # noqa: ANN401, ARG002
+    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:  # noqa: ARG002
         """All parameters at one learning rate."""
         return [{"params": list(self.model.parameters())}]
 

@@ -40,21 +40,25 @@ def simple_recurrence(
         raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
     compiled = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64)
     if implementation == "cpp" and not compiled:
-        raise ValueError(f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {u.dtype} on {u.device}")
+        raise ValueError(
+            f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {u.dtype} on {u.device}"
+        )
     if implementation is None:
         implementation = "cpp" if compiled else "reference"
     if implementation == "cpp":
-        from karui.ops.simple_recurrence import cpu  # noqa: PLC0415  registering operators is not for import time
+        from karui.ops.simple_recurrence import cpu
 
         run = cpu.simple_recurrence
     else:
         run = reference.simple_recurrence
     tanh = activation == "tanh"
-    return run(u, x, weight_c, bias, c_0=c_0, lengths=lengths, dropout_mask=dropout_mask, tanh=tanh, scale=scale)
+    return run(
+        u, x, weight_c, bias, c_0=c_0, lengths=lengths, dropout_mask=dropout_mask, tanh=tanh, scale=scale
+    )
 
 
 def _check(u: Tensor, x: Tensor | None, weight_c: Tensor, bias: Tensor, c_0: Tensor) -> None:
-    if u.dim() != 5 or u.shape[3] not in (3, ALL_BLOCKS) or u.shape[2] not in (1, 2):  # noqa: PLR2004
+    if u.dim() != 5 or u.shape[3] not in (3, ALL_BLOCKS) or u.shape[2] not in (1, 2):
         raise ValueError(f"u must be (T, B, D in 1..2, G in 3..4, H), got {tuple(u.shape)}")
     T, B, D, G, H = u.shape
     expected = {"weight_c": (weight_c, (D, 2, H)), "bias": (bias, (D, 2, H)), "c_0": (c_0, (D, B, H))}
@@ -64,6 +68,8 @@ def _check(u: Tensor, x: Tensor | None, weight_c: Tensor, bias: Tensor, c_0: Ten
         expected["x"] = (x, (T, B, D * H))
     for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape} to go with u {tuple(u.shape)}, got {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name} must have shape {shape} to go with u {tuple(u.shape)}, got {tuple(tensor.shape)}"
+            )
         if tensor.dtype != u.dtype:
             raise ValueError(f"{name} must have the dtype of u, {u.dtype}, got {tensor.dtype}")

@@ -39,9 +39,11 @@ def simple_recurrence(
     """Shapes as in `karui.ops.simple_recurrence`; returns h (T, B, D*H) and c_n (D, B, H)."""
     T, B, D, G, H = u.shape
     steps = torch.arange(T, device=u.device)[:, None]
-    padding = (steps >= lengths if lengths is not None else torch.zeros_like(steps).expand(T, B) > 0)[..., None]
+    padding = (steps >= lengths if lengths is not None else torch.zeros_like(steps).expand(T, B) > 0)[
+        ..., None
+    ]
     mask = u.new_ones(B, D * H) if dropout_mask is None else dropout_mask
-    if G == 4:  # noqa: PLR2004
+    if G == 4:
         skip = u[:, :, :, 3]
     else:
         skip = u.new_zeros(T, B, D, H) if x is None else scale * x.view(T, B, D, H)

@@ -16,7 +16,9 @@ def variational_kl(weight: Tensor, log_sigma2: Tensor, *, implementation: str | 
     Raises ValueError on an unknown implementation or shapes that differ.
     """
     if weight.shape != log_sigma2.shape:
-        raise ValueError(f"weight {tuple(weight.shape)} and log_sigma2 {tuple(log_sigma2.shape)} must have one shape")
+        raise ValueError(
+            f"weight {tuple(weight.shape)} and log_sigma2 {tuple(log_sigma2.shape)} must have one shape"
+        )
     if implementation not in (None, "reference", "cpp"):
         raise ValueError(f"implementation must be None, 'reference' or 'cpp', got {implementation!r}")
     compiled = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
@@ -24,6 +26,6 @@ def variational_kl(weight: Tensor, log_sigma2: Tensor, *, implementation: str | 
         raise ValueError(f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {weight.dtype}")
     if implementation == "reference" or not compiled:
         return reference.variational_kl(weight, log_sigma2)
-    from karui.ops.variational_kl import cpu  # noqa: PLC0415  registering operators is not for import time
+    from karui.ops.variational_kl import cpu
 
     return cpu.variational_kl(weight, log_sigma2)

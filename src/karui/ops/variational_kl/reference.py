@@ -6,7 +6,7 @@ of a Monte Carlo estimate on log alpha in [-8, 8]. log alpha is clipped to that 
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 LIMIT = 8.0
