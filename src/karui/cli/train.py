@@ -150,7 +150,7 @@ def _describe(recipe: Any, *, subset: bool) -> dict[str, Any]:
 
 
 def _write_report(out: Path) -> None:
-    """Write report.html where the report is installed; an error there is shown and does not undo the training."""
+    """Write report.html where the report is installed; an error there is only shown."""
     try:
         write_report = getattr(importlib.import_module("karui.report"), "write_report", None)
         if write_report is not None:

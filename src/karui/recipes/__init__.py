@@ -1,4 +1,4 @@
-"""Recipes: frozen, named settings. A module of this room is listed in `_MODULES` and holds `RECIPES` by name."""
+"""Recipes: frozen, named settings. Each module of `_MODULES` holds `RECIPES` by name."""
 
 import difflib
 import importlib

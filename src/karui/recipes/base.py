@@ -1,13 +1,14 @@
 """Recipes as values: frozen, nested dataclasses to and from JSON, with typed overrides.
 
-Everything is strict. An unknown name is refused with the nearest valid one, a wrong type with the expected one;
-nothing is converted in silence, except that a whole number is accepted where a float is wanted.
+Everything is strict. An unknown name is refused with the nearest valid one, a wrong type with the expected
+one; nothing is converted in silence, except that a whole number is accepted where a float is wanted.
 """
 
 import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import json
 import math
 import textwrap
@@ -53,7 +54,8 @@ def from_dict(cls: type[Recipe], values: Mapping[str, Any], *, where: str = "") 
     for name, value in values.items():
         dotted = f"{where}.{name}" if where else name
         if name not in known:
-            raise UserError(_unknown(dotted, known))
+            choices = [f"{where}.{choice}" if where else choice for choice in known]
+            raise UserError(_unknown(dotted, choices))
         built[name] = _checked(hints[name], value, dotted)
     return _construct(cls, built, where)
 
@@ -61,37 +63,19 @@ def from_dict(cls: type[Recipe], values: Mapping[str, Any], *, where: str = "") 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Return a recipe with `["model.hidden_size=650", "train.lr=1e-3"]` applied in order.
 
-    Values are read by the field's type: numbers, true/false, none for an optional field, tuples as `a,b,c`, and
-    everything else as the text itself.
+    Values are read by the field's type: numbers, true/false, none for an optional field, tuples as `a,b,c`,
+    and everything else as the text itself.
 
     Raises:
         UserError: not of the form name=value, an unknown name, or a value of the wrong type.
     """
     values = to_dict(recipe)
     for override in overrides:
-        dotted, equals, text = override.partition("=")
+        dotted, equals, text = (part.strip() for part in override.partition("="))
         if not equals:
             raise UserError(f"cannot read {override!r}; write a name, =, and a value, such as train.lr=1e-3")
-        cls: Any = type(recipe)
-        inner, parents = values, dotted.strip().split(".")
-        for depth, name in enumerate(parents):
-            hints = typing.get_type_hints(cls)
-            prefix = ".".join(parents[:depth])
-            if name not in hints:
-                choices = [f"{prefix}.{known}" if prefix else known for known in hints]
-                elsewhere = [line.name for line in fields_of(type(recipe)) if line.name.endswith(f".{name}")]
-                raise UserError(_unknown(dotted.strip(), choices, elsewhere))
-            hint = hints[name]
-            if depth + 1 == len(parents):
-                if dataclasses.is_dataclass(hint):
-                    raise UserError(
-                        f"{dotted} is a group; set one of its fields, such as {_example(hint, dotted)}"
-                    )
-                inner[name] = _parsed(hint, text.strip(), dotted.strip())
-            elif not dataclasses.is_dataclass(hint):
-                raise UserError(f"{'.'.join(parents[: depth + 1])} has no fields, so {dotted} cannot be set")
-            else:
-                inner, cls = inner[name], hint
+        group, hint = _find(type(recipe), values, dotted)
+        group[dotted.rpartition(".")[2]] = _parsed(hint, text, dotted)
     return from_dict(type(recipe), values)
 
 
@@ -146,6 +130,26 @@ def type_in_words(hint: Any) -> str:
     if origin is dict:
         return f"{type_in_words(args[1])} by name"
     return _WORDS.get(hint) or getattr(hint, "__name__", str(hint))
+
+
+def _find(root: Any, values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], Any]:
+    """Return the group that holds the field `dotted`, and the field's type."""
+    group: Any = root
+    names = dotted.split(".")
+    for depth, name in enumerate(names):
+        hints = typing.get_type_hints(group)
+        if name not in hints:
+            raise UserError(_unknown(dotted, [line.name for line in fields_of(root)]))
+        hint, is_last = hints[name], depth + 1 == len(names)
+        if dataclasses.is_dataclass(hint) and is_last:
+            first = dataclasses.fields(hint)[0].name
+            raise UserError(f"{dotted} is a group; set one of its fields, such as {dotted}.{first}")
+        if is_last:
+            return values, hint
+        if not dataclasses.is_dataclass(hint):
+            raise UserError(f"{'.'.join(names[: depth + 1])} has no fields, so {dotted} cannot be set")
+        group, values = hint, values[name]
+    raise AssertionError(dotted)  # split always gives a name
 
 
 def _checked(hint: Any, value: Any, dotted: str) -> Any:
@@ -215,24 +219,22 @@ def _construct(cls: Any, values: dict[str, Any], where: str) -> Any:
         raise UserError(f"{where}.{error}" if where else str(error)) from error
 
 
-def _unknown(dotted: str, choices: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
+def _unknown(dotted: str, choices: Sequence[str]) -> str:
+    """Word the refusal of an unknown name: the same last name elsewhere, else the nearest spelling."""
     last = dotted.rpartition(".")[2]
-    by_last = {choice.rpartition(".")[2]: choice for choice in choices}
-    near = list(elsewhere[:1]) or [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
-    hint = f"did you mean {near[0]!r}?" if near else f"the names here are {', '.join(choices)}"
-    return f"no setting {dotted!r}; {hint}"
-
-
-def _example(hint: Any, dotted: str) -> str:
-    return f"{dotted}.{dataclasses.fields(hint)[0].name}"
+    near = [choice for choice in choices if choice.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(dotted, choices, n=1)
+    return f"no setting {dotted!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(choices)}"
+    )
 
 
 def _docstrings(cls: Any) -> dict[str, str]:
     """Return the string that follows each field in the source of a dataclass."""
     body = typing.cast("Any", ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]).body
     found = {}
-    for field, doc in zip(body, body[1:], strict=False):
-        is_doc = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
-        if isinstance(field, ast.AnnAssign) and is_doc:
-            found[field.target.id] = " ".join(str(doc.value.value).split())
+    for field, doc in itertools.pairwise(body):
+        match field, doc:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
     return found

@@ -48,7 +48,7 @@ class DataSettings:
         for name, least in (("max_words", 0), ("min_count", 1), ("max_tokens", 0), ("batch_size", 1)):
             _check(name, getattr(self, name), f">= {least}", getattr(self, name) >= least)
         _check("valid_fraction", self.valid_fraction, "in (0, 1)", 0 < self.valid_fraction < 1)
-        _check("fold", self.fold, "from 0 to 9", self.fold is None or 0 <= self.fold <= 9)  # noqa: PLR2004
+        _check("fold", self.fold, "from 0 to 9", self.fold is None or 0 <= self.fold <= 9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The training loop: settings, the loop itself, checkpoints, metrics. It knows a task only through a Protocol.
+"""The training loop: settings, the loop itself, checkpoints, metrics. A task is known by its Protocol only.
 
 Names are found on first use: `karui.train.settings` alone must not import torch, recipes are read without it.
 """

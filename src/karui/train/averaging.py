@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class WeightAverage:
     """s_t = d s_{t-1} + (1 - d) w_t with s_0 = 0; the average is s_t / (1 - d^t).
 
-    Dividing by 1 - d^t makes the weights of all past steps sum to one, so the first steps are not drawn to zero.
-    Only floating-point parameters are averaged; buffers are used as they are.
+    Dividing by 1 - d^t makes the weights of all past steps sum to one: the first averages are not drawn to
+    zero. Only floating-point parameters are averaged; buffers are used as they are.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -27,7 +27,8 @@ class WeightAverage:
         """Take in the weights after an optimizer step."""
         sums = list(self.sums.values())
         weights = [parameter.detach() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(sums, weights, 1.0 - self.decay)  # s + (1 - d)(w - s)
+        # One call for all tensors: s + (1 - d)(w - s). The optimizers of torch stand on the same functions.
+        torch._foreach_lerp_(sums, weights, 1.0 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
         self.num_updates += 1
 
     def averages(self) -> dict[str, Tensor]:
@@ -45,7 +46,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Use the averages as the model's weights inside the block; afterwards the weights are back, bit for bit."""
+        """Use the averages as the model's weights inside the block; then the weights are back, bitwise."""
         own = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._write(self.averages())
         try:

@@ -1,7 +1,7 @@
 """Checkpoints without pickle: one safetensors file, whose metadata carries the counters as JSON.
 
-One file is one atomic step: it is written to a temporary name, synced and renamed, so that a run killed at any
-moment leaves the previous checkpoint or the new one. Layout of a run's `checkpoints/`:
+One file is one atomic step: it is written to a temporary name, synced and renamed, so that a run killed at
+any moment leaves the previous checkpoint or the new one. Layout of a run's `checkpoints/`:
 
     last.safetensors    everything a resumed run needs (model, optimizer, average, random state, counters)
     best.safetensors    weights of the best epoch so far, under the model's own names
@@ -91,8 +91,8 @@ def check_matches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
             raise UserError(f"{path} holds no tensor {name!r} of this model; it belongs to another model")
         if found[name].shape != tensor.shape:
             raise UserError(
-                f"{path}: {name} has shape {tuple(found[name].shape)}, this model needs {tuple(tensor.shape)}; "
-                "it belongs to another model"
+                f"{path}: {name} has shape {tuple(found[name].shape)}, this model needs "
+                f"{tuple(tensor.shape)}; it belongs to another model"
             )
     for name in found:
         if name not in expected:

@@ -1,4 +1,4 @@
-"""Where and how a run computes: device, precision, threads, and the switches that make a CPU repeat its bits."""
+"""Where and how a run computes: device, precision, threads, and what makes a CPU repeat its bits."""
 
 import contextlib
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ def make_fabric(settings: TrainSettings) -> Fabric:
     kind = fabric.device.type
     if not _has_precision(settings.precision, kind):
         raise UserError(
-            f"train.precision={settings.precision} is not available on this {kind}; use train.precision=32-true"
+            f"train.precision={settings.precision} is not available on this {kind}; "
+            "use train.precision=32-true"
         )
     return Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
 
@@ -39,7 +40,7 @@ def _has_precision(precision: str, kind: str) -> bool:
     if kind == "cuda":
         return precision == "16-mixed" or torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu" and precision == "bf16-mixed":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # the test torch.autocast itself relies on
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch offers no public test
     return False
 
 
@@ -58,24 +59,25 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> tor
 def repeatable(settings: TrainSettings, device: torch.device) -> Iterator[None]:
     """Set threads and deterministic algorithms for the block and put them back afterwards.
 
-    Denormal numbers are flushed to zero: the averages of Adam decay into them for every word that a batch does
-    not touch, and a step over them takes twice the time.
+    Denormal numbers are flushed to zero: the averages of Adam decay into them for every word that a batch
+    does not touch, and a step over them takes twice the time.
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # a module whose attribute is made by a setter
+    filling = memory.fill_uninitialized_memory
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor
+        memory.fill_uninitialized_memory = False  # costs a pass over every new tensor
         torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        memory.fill_uninitialized_memory = filling
         torch.set_flush_denormal(False)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Return "train.lr was 0.004 and is 0.01 now" for the first field that differs, None for equal recipes."""
+    """Return "train.lr was 0.004 and is 0.01 now" for the first field that differs, None if none does."""
     for name in [*old, *(name for name in new if name not in old)]:
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):

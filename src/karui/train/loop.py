@@ -48,7 +48,7 @@ class FitResult:
     """The run had ended before; nothing was trained."""
 
 
-def fit(  # noqa: PLR0913 - four are keyword-only switches
+def fit(
     task: Task,
     settings: TrainSettings,
     run_dir: Path | str,
@@ -60,12 +60,13 @@ def fit(  # noqa: PLR0913 - four are keyword-only switches
 ) -> FitResult:
     """Train the task's model into a run folder; afterwards the model holds the weights that the run chose.
 
-    `recipe` (JSON-able; by default the settings) is kept in the checkpoints: a run resumed with another one is
-    refused. With `resume`, a folder without a checkpoint starts from the beginning.
+    `recipe` (JSON-able; by default the settings) is kept in the checkpoints: a run resumed with another one
+    is refused. With `resume`, a folder without a checkpoint starts from the beginning.
 
     Raises:
         UserError: the loss became NaN or infinite; the folder cannot be written; it holds a run already
-            (without `resume`); its checkpoint is damaged or of another recipe; the device or precision is missing.
+            (without `resume`); its checkpoint is damaged or of another recipe; the device or the precision is
+            missing.
     """
     fabric = make_fabric(settings)
     folder = CheckpointFolder(Path(run_dir), {"train": asdict(settings)} if recipe is None else recipe)

@@ -15,9 +15,9 @@ _NOT_CURVES = {"epoch", "step", "split", "seconds"}
 class MetricsLog:
     """Appends lines to `metrics.jsonl`; a resumed run continues exactly behind the last checkpoint.
 
-    `offset` is the size in bytes the file had when the checkpoint was written, 0 for a new run: what a killed run
-    wrote behind it is cut off and written again, so that lines are neither lost nor doubled. TensorBoard readers
-    drop what came after `purge_step` for the same reason.
+    `offset` is the size in bytes the file had when the checkpoint was written, 0 for a new run: what a killed
+    run wrote behind it is cut off and written again, so that lines are neither lost nor doubled. TensorBoard
+    readers drop what came after `purge_step` for the same reason.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MetricsLog:
                     self._writer.add_scalar(f"{line['split']}/{key}", value, line["step"])
 
     def sync(self) -> int:
-        """Bring everything to the disk and return the size of `metrics.jsonl` in bytes, for the checkpoint."""
+        """Bring everything to the disk; return the size of `metrics.jsonl` in bytes, for the checkpoint."""
         os.fsync(self._file.fileno())
         if self._writer is not None:
             self._writer.flush()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Task(Protocol):
     """Data, model and metric of one job.
 
-    Resuming is exact because `batch` is a pure function of (seed, epoch, step) and because everything random in
-    `loss` and `penalty` comes from torch's global generator, whose state the loop saves.
+    Resuming is exact because `batch` is a pure function of (seed, epoch, step) and because everything random
+    in `loss` and `penalty` comes from torch's global generator, whose state the loop saves.
     """
 
     model: nn.Module
@@ -40,7 +40,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, split: str) -> dict[str, float]:
-        """Return the metrics of "valid" or "test" ("accuracy", "nll", ...); called in eval mode, without grad."""
+        """Return metrics ("accuracy", "nll", ...) of "valid" or "test"; called in eval mode, without grad."""
         ...
 
     def status(self) -> dict[str, float]:

@@ -41,7 +41,7 @@ class Run:
         self.best_weights: dict[str, Tensor] | None = None  # set while they are newer than their file
         self.pending: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
         self.penalty = math.nan
-        # Reading a number back is free on a CPU; elsewhere it waits for the device, so it is done now and then.
+        # Reading a number back is free on a CPU; elsewhere it waits for the device: it is done now and then.
         self.reads_at_once = fabric.device.type == "cpu"
         torch.manual_seed(settings.seed ^ _STREAM)
 

@@ -19,7 +19,7 @@ class Schedule:
         return self.settings.warmup_steps or round(self.settings.warmup_fraction * self.total_steps)
 
     def lr_factor(self, step: int, epoch: int) -> float:
-        """Return what the learning rate is multiplied by in a step: 1 at the top, 0 just after the last step."""
+        """Return what the learning rate is multiplied by in a step: 1 at most, 0 just after the last step."""
         settings = self.settings
         warmup = self.warmup_steps
         if step < warmup:
@@ -35,7 +35,7 @@ class Schedule:
         return 1.0 - fallen if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * fallen))
 
     def penalty_weight(self, step: int) -> float:
-        """Return the factor on the penalty: from 0 linearly to `penalty_weight` over the ramp, then constant."""
+        """Return the factor on the penalty: from 0 to `penalty_weight` over the ramp, then constant."""
         ramp = self.settings.penalty_ramp * self.total_steps
         return self.settings.penalty_weight * (min(step / ramp, 1.0) if ramp > 0 else 1.0)
 

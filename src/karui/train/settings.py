@@ -61,7 +61,7 @@ class TrainSettings:
     """The validation metric that picks the best epoch: "accuracy" (higher) or "nll" (lower)."""
 
     keep: KeepName = "best"
-    """Which weights the run returns. A run with a penalty looks for the best only after the penalty's ramp."""
+    """Which weights the run returns. A run with a penalty looks for the best after the ramp only."""
 
     weight_averaging: float = 0.0
     """Decay of the exponential average of the weights used at evaluation; 0 = off."""
@@ -91,7 +91,7 @@ class TrainSettings:
     """Number of devices; one is what the loop supports."""
 
     threads: int = 0
-    """CPU threads; 0 leaves PyTorch's choice (OMP_NUM_THREADS). Equal bits need an equal number of threads."""
+    """CPU threads; 0 leaves PyTorch's choice (OMP_NUM_THREADS). Equal bits need equal numbers of threads."""
 
     seed: int = 0
     """Seed of everything random in the run."""

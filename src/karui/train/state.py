@@ -102,7 +102,8 @@ class CheckpointFolder:
         difference = first_difference(recipe, self.recipe)
         if difference is not None:
             raise UserError(
-                f"cannot resume with another recipe: {difference}; give the old value, or train into a new folder"
+                f"cannot resume with another recipe: {difference}; "
+                "give the old value, or train into a new folder"
             )
         model = checkpoint.below_prefix("model", tensors)
         checkpoint.check_matches(model, trained.model.state_dict(), self.last)
