@@ -156,7 +156,7 @@ def test_pyproject_has_no_mistyped_table() -> None:
     pinned_names = set(re.findall(r"^([\w.-]+)==[\w.]+$", pinned, flags=re.MULTILINE))
     extras = settings["project"]["optional-dependencies"]
     direct = [*settings["project"]["dependencies"], *extras["train"], *extras["dev"]]
-    assert {re.split(r"[<>=]", line)[0] for line in direct} <= pinned_names, (
+    assert {re.split(r"[<>=\[]", line)[0] for line in direct} <= pinned_names, (
         "a direct dependency without a version"
     )
 
