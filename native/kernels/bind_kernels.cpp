@@ -36,10 +36,10 @@ T* at(Address address) { return reinterpret_cast<T*>(address); }
 
 struct PyScanSizes {
     ScanSizes sizes;
-    PyScanSizes(int64_t T, int64_t B, int64_t D, int64_t G, int64_t H, bool tanh, double scale)
-        : sizes{T, B, D, G, H, tanh, scale} {
-        if (T < 0 || B < 0 || D < 1 || D > 2 || (G != 3 && G != 4) || H < 1)
-            throw std::invalid_argument("sizes must be T, B >= 0, D in {1, 2}, G in {3, 4}, H >= 1");
+    PyScanSizes(int64_t T, int64_t B, int64_t D, int64_t G, int64_t H, bool tanh, double scale, int threads)
+        : sizes{T, B, D, G, H, tanh, scale, threads} {
+        if (T < 0 || B < 0 || D < 1 || D > 2 || (G != 3 && G != 4) || H < 1 || threads < 1)
+            throw std::invalid_argument("sizes must be T, B >= 0, D in {1, 2}, G in {3, 4}, H >= 1, threads >= 1");
     }
 };
 
@@ -81,19 +81,19 @@ void scan_backward(const PyScanSizes& s, bool f64, nb::tuple forward, nb::tuple 
     }
 }
 
-double variational_kl(int64_t n, bool f64, Address weight, Address log_sigma2, Address grad_w, Address grad_s) {
+double variational_kl(int64_t n, int threads, bool f64, Address weight, Address log_sigma2, Address grad_w, Address grad_s) {
     nb::gil_scoped_release free;
-    if (f64) return kl().f64(n, at<const double>(weight), at<const double>(log_sigma2), at<double>(grad_w), at<double>(grad_s));
-    return kl().f32(n, at<const float>(weight), at<const float>(log_sigma2), at<float>(grad_w), at<float>(grad_s));
+    if (f64) return kl().f64(n, threads, at<const double>(weight), at<const double>(log_sigma2), at<double>(grad_w), at<double>(grad_s));
+    return kl().f32(n, threads, at<const float>(weight), at<const float>(log_sigma2), at<float>(grad_w), at<float>(grad_s));
 }
 
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
     nb::class_<PyScanSizes>(m, "ScanSizes")
-        .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, bool, double>());
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, bool, double, int>());
     m.def("scan_forward", &scan_forward, "sizes, float64, addresses of ScanForward");
     m.def("scan_backward", &scan_backward, "sizes, float64, addresses of ScanForward, addresses of ScanBackward");
-    m.def("variational_kl", &variational_kl, "n, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");
+    m.def("variational_kl", &variational_kl, "n, threads, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");
     m.def("isa", [] { return best_isa() == Isa::avx512 ? "avx512" : best_isa() == Isa::avx2 ? "avx2" : "generic"; });
 }

@@ -9,6 +9,7 @@ struct ScanSizes {
     int64_t T, B, D, G, H;
     bool tanh;     // activation g: tanh, else identity
     double scale;  // alpha of the skip term when G = 3
+    int threads;   // torch's number: its OpenMP runtime may be another copy than ours
 };
 
 template <typename R>

@@ -125,7 +125,7 @@ static void backward_one(const ScanSizes& s, const ScanBackward<R>& a, int64_t b
 
 template <typename R, Skip skip, bool with_tanh>
 static void run_forward(const ScanSizes& s, const ScanForward<R>& a) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(s.threads) if (s.threads > 1)
     for (int64_t bd = 0; bd < s.B * s.D; ++bd) {
         // The running state lives in c_n, which this pair owns.
         const int64_t b = bd / s.D, d = bd % s.D;
@@ -135,7 +135,7 @@ static void run_forward(const ScanSizes& s, const ScanForward<R>& a) {
 
 template <typename R, Skip skip, bool with_tanh>
 static void run_backward(const ScanSizes& s, const ScanBackward<R>& a) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(s.threads) if (s.threads > 1)
     for (int64_t bd = 0; bd < s.B * s.D; ++bd) {
         const int64_t b = bd / s.D, d = bd % s.D;
         backward_one<R, skip, with_tanh>(s, a, b, d, a.grad_c_0 + (d * s.B + b) * s.H);

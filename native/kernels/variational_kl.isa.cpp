@@ -8,13 +8,13 @@ namespace karui {
 namespace KARUI_ISA {
 
 template <typename R>
-static double kl(int64_t n, const R* __restrict weight, const R* __restrict log_sigma2, R* __restrict grad_weight,
+static double kl(int64_t n, int threads, const R* __restrict weight, const R* __restrict log_sigma2, R* __restrict grad_weight,
                  R* __restrict grad_log_sigma2) {
     constexpr int64_t block = 1024;  // partial sums of fixed blocks: the same total for any number of threads
     const int64_t blocks = (n + block - 1) / block;
     double total = 0.0;
     double* sums = new double[blocks > 0 ? blocks : 1];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t k = 0; k < blocks; ++k) {
         const int64_t end = (k + 1) * block < n ? (k + 1) * block : n;
         R sum = R(0);

@@ -79,7 +79,10 @@ class TextClassifier(nn.Module):
         logits = embedded[..., E:].sum(0) * lengths[:, None].to(embedded.dtype).rsqrt()  # zero columns: no scores
         if self.recurrent is None or self.output is None:
             return logits + self.output_bias
-        x = F.dropout(embedded[..., :E], self.embedding_dropout, self.training)
+        x = embedded[..., :E]
+        if self.training and self.embedding_dropout:
+            keep = 1.0 - self.embedding_dropout
+            x = x * ((torch.rand_like(x) < keep) / keep)  # several times as fast as F.dropout on a CPU
         h, _ = self.recurrent(x, lengths=lengths)
         pooled = F.dropout(self.pool(h, lengths), self.dropout, self.training)
         return self.output(pooled) + (logits if embedded.shape[2] > E else 0.0)

@@ -11,7 +11,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _sizes(u: Tensor, *, tanh: bool, scale: float) -> object:
-    return _native.ScanSizes(*u.shape, tanh, scale)
+    return _native.ScanSizes(*u.shape, tanh, scale, torch.get_num_threads())
 
 
 @torch.library.custom_op("karui::simple_recurrence", mutates_args=(), device_types="cpu")
@@ -79,12 +79,16 @@ def _setup(ctx, inputs, output) -> None:  # noqa: ANN001
     u, x, weight_c, bias, c_0, lengths, dropout_mask, ctx.tanh, ctx.scale = inputs
     ctx.save_for_backward(u, x, weight_c, bias, c_0, lengths, dropout_mask, output[1])
     ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(True)
+    ctx.set_materialize_grads(False)  # zeros for the states would cost as much as the output
 
 
 def _backward(ctx, grad_h, _grad_c, grad_c_n):  # noqa: ANN001, ANN202
-    u, x, *rest = ctx.saved_tensors
-    grads = backward_op(grad_h.contiguous(), grad_c_n.contiguous(), u, x, *rest, ctx.tanh, ctx.scale)
+    u, x, weight_c, bias, c_0, lengths, dropout_mask, c = ctx.saved_tensors
+    grad_h = u.new_zeros(u.shape[0], u.shape[1], u.shape[2] * u.shape[4]) if grad_h is None else grad_h.contiguous()
+    grad_c_n = torch.zeros_like(c_0) if grad_c_n is None else grad_c_n.contiguous()
+    grads = backward_op(
+        grad_h, grad_c_n, u, x, weight_c, bias, c_0, lengths, dropout_mask, c, ctx.tanh, ctx.scale
+    )
     grad_u, grad_x, grad_weight_c, grad_bias, grad_c_0 = grads
     return grad_u, (None if x is None else grad_x), grad_weight_c, grad_bias, grad_c_0, None, None, None, None
 

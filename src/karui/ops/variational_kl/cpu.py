@@ -11,7 +11,7 @@ def kl_op(weight: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Contiguous inputs of one dtype; returns the sum () and its gradients with respect to both."""
     grad_weight, grad_log_sigma2 = torch.empty_like(weight), torch.empty_like(weight)
     addresses = [t.data_ptr() for t in (weight, log_sigma2, grad_weight, grad_log_sigma2)]
-    total = _native.variational_kl(weight.numel(), weight.dtype == torch.float64, *addresses)
+    total = _native.variational_kl(weight.numel(), torch.get_num_threads(), weight.dtype == torch.float64, *addresses)
     return weight.new_tensor(total), grad_weight, grad_log_sigma2
 
 
@@ -23,10 +23,11 @@ def _(weight, log_sigma2):  # noqa: ANN001, ANN202, ARG001
 def _setup(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, grad, _grad_weight, _grad_log_sigma2):  # noqa: ANN001, ANN202
-    return tuple(grad * saved for saved in ctx.saved_tensors)
+    return (None, None) if grad is None else tuple(grad * saved for saved in ctx.saved_tensors)
 
 
 kl_op.register_autograd(_backward, setup_context=_setup)
