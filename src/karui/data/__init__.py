@@ -5,7 +5,7 @@ Needs numpy and the native core; `datasets` only where a reader of Parquet or th
 
 from karui.data.batching import EncodedDataset, LengthBuckets, collate, encode_dataset, ordered_batches
 from karui.data.dataset import Splits, TextDataset
-from karui.data.load import load_splits
+from karui.data.load import load_splits, load_test
 from karui.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "collate",
     "encode_dataset",
     "load_splits",
+    "load_test",
     "ordered_batches",
 ]

@@ -52,7 +52,9 @@ class LengthBuckets:
     def _pool_size(self) -> int:
         per_batch = self.batch_size
         if not per_batch:
-            per_batch = max(1, self.max_tokens // max(1, int(self.lengths.mean())))
+            per_batch = max(
+                1, self.max_tokens // max(1, int(self.lengths.sum()) // max(1, len(self.lengths)))
+            )
         return BATCHES_PER_POOL * per_batch
 
 

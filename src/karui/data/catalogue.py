@@ -283,3 +283,6 @@ _ENTRIES = (
 
 SETS: dict[str, NamedSet] = {entry.name: entry for entry in _ENTRIES}
 """Every entry by name; `sst_trees` is a source of phrases, not a set to train on."""
+
+TREE_SETS = ("sst1", "sst2")
+"""The sets whose training part may be the phrases of `sst_trees`."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from karui.errors import UserError
 
@@ -77,17 +77,18 @@ def from_rows(
 ) -> tuple[Columns, str | None]:
     """Choose in a table whose first row may be a header: `(columns, note or None)`. `rows` is not empty.
 
-    Without a header, `text` and `label` may be column numbers from 1. Two columns without names are told
+    `text` and `label` may also be column numbers from 1, for files without a header. Two columns without names are told
     apart by their values: the label is the less varied, shorter one.
     """
     first = [cell.strip() for cell in rows[0]]
     lowered = [cell.lower() for cell in first]
     asked = [name for name in (text, label) if name is not None]
-    usual = any(_is_usual_name(rows, column, cell) for column, cell in enumerate(lowered))
-    if usual or any(name in first or name.lower() in lowered for name in asked):
+    usual = [_is_usual_name(rows, column, cell) for column, cell in enumerate(lowered)]
+    if asked and all(name.isdecimal() for name in asked) and not set(asked) <= set(first):
+        columns = _numbered(first, text=text, label=label, place=place)
+        return replace(columns, has_header=usual[columns.text] and usual[columns.label]), None
+    if any(usual) or asked:
         return from_header(first, text=text, label=label, place=place), None
-    if asked:
-        return _numbered(first, text=text, label=label, place=place), None
     if len(first) != 2:
         raise UserError(f"{place}: cannot tell text from label; {_found(first)}; {REMEDY}")
     return _by_values(rows)
@@ -115,7 +116,7 @@ def _numbered(first: Sequence[str], *, text: str | None, label: str | None, plac
     """Read `text` and `label` as column numbers from 1; one of them may be left out of a two-column table."""
     positions: list[int | None] = []
     for name in (text, label):
-        if name is not None and not (name.isdecimal() and 1 <= int(name) <= len(first)):
+        if name is not None and not 1 <= int(name) <= len(first):
             raise UserError(f"{place}: no column {name!r}; {_found(first)}; {REMEDY} (or numbers from 1)")
         positions.append(None if name is None else int(name) - 1)
     text_at, label_at = positions

@@ -12,13 +12,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from karui.data.catalogue import SETS, DataFile, NamedSet
+from karui.data.catalogue import SETS, TREE_SETS, DataFile, NamedSet
 from karui.data.storage import CHUNK_BYTES, data_root, hash_mismatch, missing_parts
 from karui.errors import UserError
 from karui.files import atomic_write, os_reason
 
 TIMEOUT_SECONDS = 60
-TREE_SETS = ("sst1", "sst2")
 _AGAIN = "run the same command again to go on from there"
 
 Report = Callable[[int, int | None], None]
@@ -111,6 +110,7 @@ def _transfer(url: str, part: Path, report: Report) -> None:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  same
             done, total = _receive(response, part, offset, report)
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
             return  # everything is here already; the hash decides
         raise UserError(f"{url}: the server answers {error.code} {error.reason}; {_by_hand(part)}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from karui.data.catalogue import SETS, NamedSet
+from karui.data.catalogue import SETS, TREE_SETS, NamedSet
 from karui.data.dataset import Splits, TextDataset
 from karui.data.splitting import FOLD_SEED, FOLDS, fold_indices, stratified_split
 from karui.data.storage import checked_path
@@ -18,7 +18,6 @@ from karui.data.trees import training_phrases
 from karui.errors import UserError
 
 FOLDED_SETS = ("mr", "subj", "cr", "mpqa")
-TREE_SETS = ("sst1", "sst2")
 
 
 def load_named(
@@ -40,7 +39,10 @@ def load_named(
     if name in TREE_SETS:
         return _load_sst(entry, phrases=phrases is not False)
     train, test = {"imdb": _load_imdb, "ag_news": _load_ag_news, "trec": _load_trec}[name](entry)
-    return split_off_valid(train, test, valid_fraction=valid_fraction, seed=seed)
+    notes = ()
+    if train.subset:
+        notes = (f"train is a SUBSET: {len(train):,} of the {entry.counts['train']:,} published documents",)
+    return split_off_valid(train, test, valid_fraction=valid_fraction, seed=seed, notes=notes)
 
 
 def split_off_valid(
@@ -128,7 +130,7 @@ def _load_ag_news(entry: NamedSet) -> tuple[TextDataset, TextDataset]:
         rows = []
         for row in table:
             columns = row[1:2] if file.subset else row[1:]
-            text = " ".join(columns).replace("\\n", " ").replace("\\", " ")
+            text = " ".join(columns).replace("\\", " ")  # a backslash stands for a line break
             rows.append((int(row[0]) - 1, text))
         parts.append(_dataset(entry, rows, path, subset=file.subset))
     return parts[0], parts[1]

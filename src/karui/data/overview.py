@@ -3,8 +3,8 @@
 from typing import Any
 
 from karui.data import stdlib_docs
-from karui.data.catalogue import SETS, NamedSet
-from karui.data.fetch import TREE_SETS, entries_of
+from karui.data.catalogue import SETS, TREE_SETS, NamedSet
+from karui.data.fetch import entries_of
 from karui.data.storage import data_root, find_file, hash_mismatch, missing_parts
 
 

@@ -21,19 +21,19 @@ def tree_phrases(line: str) -> list[tuple[int, str]]:
     words: list[str] = []
     open_nodes: list[tuple[int, int]] = []  # position in `found`, index of its first word
     found: list[tuple[int, str]] = []
+    closes = True
     for match in _TOKEN.finditer(line):
         label, word = match.groups()
+        closes &= bool(open_nodes) or not found  # nothing may follow the root
         if label is not None:
             open_nodes.append((len(found), len(words)))
             found.append((int(label), ""))
         elif word is not None:
             words.append(_ESCAPES.get(word, word).lower())
-        else:
-            position, first = open_nodes.pop() if open_nodes else (0, -1)
-            if first < 0:
-                break
+        elif open_nodes:
+            position, first = open_nodes.pop()
             found[position] = (found[position][0], " ".join(words[first:]))
-    if open_nodes or not found or not found[0][1]:
+    if open_nodes or not found or not closes or not found[0][1]:
         raise ValueError(f"brackets do not close in the tree {line[:60]!r}")
     return found
 
