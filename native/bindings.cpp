@@ -6,10 +6,12 @@ namespace nb = nanobind;
 void bind_kernels(nb::module_& m);
 void bind_tokenise(nb::module_& m);
 void bind_coder(nb::module_& m);
+void bind_engine(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
     bind_kernels(m);
     bind_tokenise(m);
     bind_coder(m);
+    bind_engine(m);
 }
