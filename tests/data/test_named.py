@@ -210,7 +210,5 @@ def test_imdb_has_both_ends_right(real_data):
     assert splits.test.class_counts() == {"negative": 12_500, "positive": 12_500}
     assert splits.valid.class_counts() == {"negative": 1_250, "positive": 1_250}
     assert splits.test.texts[0].startswith("Once again Mr. Costner has dragged out a movie")
-    assert splits.test.texts[-1].startswith("I've seen this story before but my kids haven't")
-    assert not set(splits.valid.texts) & set(splits.train.texts) or len(set(splits.train.texts)) < len(
-        splits.train
-    )
+    assert splits.train.texts[0].startswith("Story of a man who has unnatural feelings for a pig")
+    assert (len(splits.train), len(splits.valid)) == (22_500, 2_500)

@@ -1,6 +1,7 @@
 """`load_splits`: one entry for every source of texts."""
 
 import difflib
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def load_splits(
     `fold`: 0 to 9 for the sets without a test part (mr, subj, cr, mpqa), 0 when None.
     `phrases`: sst1 and sst2 train on phrases (None and True) or on sentences only (False).
 
-    A named set that is not below the data root is fetched first. Raises `UserError`, one line, for bad input.
+    A named set that is not below the data root is fetched first; its name wins over a folder of the same name,
+    which is `./NAME`. Raises `UserError`, one line, for bad input.
     """
     name = str(name_or_path)
     if name in LOADABLE:
@@ -144,6 +146,7 @@ def _refuse_named_options(name: str, *, fold: int | None, phrases: bool | None) 
 def _load_stdlib_docs(*, valid_fraction: float, seed: int) -> Splits:
     documents = stdlib_docs.read_documents()
     families = list(stdlib_docs.FAMILIES)
+    library = f"Python {platform.python_version()}"  # another version holds other documents
     parts = []
     for in_test in (False, True):
         chosen = [document for document in documents if document.in_test == in_test]
@@ -153,7 +156,8 @@ def _load_stdlib_docs(*, valid_fraction: float, seed: int) -> Splits:
                 labels=np.array([families.index(document.family) for document in chosen], dtype=np.int64),
                 label_names=families,
                 name=stdlib_docs.NAME,
-                source="Python's standard library" + (" (test)" if in_test else ""),
+                source=f"{library} (test)" if in_test else library,
             )
         )
-    return split_off_valid(parts[0], parts[1], valid_fraction=valid_fraction, seed=seed)
+    notes = (f"{len(documents):,} documents of the standard library of {library}",)
+    return split_off_valid(parts[0], parts[1], valid_fraction=valid_fraction, seed=seed, notes=notes)

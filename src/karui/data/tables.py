@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from karui.data import columns as columns_
-from karui.data.lines import read_lines
+from karui.data.lines import data_suffix, read_lines
 from karui.data.rows import Rows
 from karui.errors import UserError
 
@@ -22,7 +22,7 @@ def read_delimited(path: Path, *, text: str | None = None, label: str | None = N
     A TSV file that does not follow the rules of quoting is read as if quotes were ordinary characters, which
     is what most programs that write TSV mean.
     """
-    is_tsv = ".tsv" in path.suffixes or ".tab" in path.suffixes
+    is_tsv = data_suffix(path) in {".tsv", ".tab"}
     note = None
     if is_tsv:
         try:
