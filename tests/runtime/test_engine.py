@@ -1,0 +1,159 @@
+"""The native engine equals torch.nn.LSTM and torch.nn.GRU, and a Simple Recurrent Unit written here in numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+from karui.runtime.model import Classifier
+
+LENGTHS = (1, 2, 7, 40)
+ALLOWED = 1e-5
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def run_sru(layer: RecurrentLayer, direction: Direction, x: np.ndarray) -> np.ndarray:
+    """Lei et al. 2018 with a projected skip, in float64; (T, I) to (T, H)."""
+    candidate, forget, reset, skip = np.split(x @ direction.weight_ih.astype(float).T, 4, axis=1)
+    assert direction.weight_c is not None
+    v_f, v_r = np.split(direction.weight_c.astype(float), 2)
+    b_f, b_r = np.split(direction.bias.astype(float), 2)
+    c, out = np.zeros_like(v_f), []
+    for t in range(len(x)):
+        f = sigmoid(forget[t] + v_f * c + b_f)
+        r = sigmoid(reset[t] + v_r * c + b_r)
+        c = f * c + (1 - f) * candidate[t]
+        g = np.tanh(c) if layer.activation == "tanh" else c
+        out.append(r * g + (1 - r) * skip[t])
+    return np.stack(out)
+
+
+def run_torch(layer: RecurrentLayer, direction: Direction, x: np.ndarray) -> np.ndarray:
+    """torch.nn.LSTM or GRU in float64 with the weights of one direction."""
+    size = direction.hidden_size
+    cls = torch.nn.LSTM if layer.kind == "lstm" else torch.nn.GRU
+    module = cls(x.shape[1], size, dtype=torch.float64)
+    bias = torch.tensor(direction.bias, dtype=torch.float64)
+    with torch.no_grad():
+        module.weight_ih_l0.copy_(torch.tensor(direction.weight_ih))
+        module.weight_hh_l0.copy_(torch.tensor(direction.weight_hh))
+        if layer.kind == "lstm":
+            module.bias_ih_l0.copy_(bias)
+            module.bias_hh_l0.zero_()
+        else:
+            module.bias_ih_l0.copy_(bias[: 3 * size])
+            module.bias_hh_l0.copy_(torch.cat([torch.zeros(2 * size, dtype=torch.float64), bias[3 * size :]]))
+        return module(torch.tensor(x))[0].numpy()
+
+
+def expected_logits(spec: ClassifierSpec, ids: np.ndarray) -> np.ndarray:
+    """The model of docs/format.md in float64."""
+    ids = ids if len(ids) else np.zeros(1, np.int32)
+    x = spec.embedding[ids].astype(float)
+    last = x[-1]
+    for layer in spec.layers:
+        run = run_sru if layer.kind == "sru" else run_torch
+        outputs = [run(layer, layer.directions[0], x)]
+        if len(layer.directions) == 2:
+            outputs.append(run(layer, layer.directions[1], x[::-1].copy())[::-1])
+        x = np.concatenate(outputs, axis=1)
+        last = np.concatenate([outputs[0][-1], *(output[0] for output in outputs[1:])])
+    pooled = {
+        "last": last, "mean": x.mean(0), "max": x.max(0), "mean+max": np.concatenate([x.mean(0), x.max(0)]),
+    }[spec.pooling]  # fmt: skip
+    logits = spec.output_weight.astype(float) @ pooled + spec.output_bias
+    if spec.word_scores is not None:
+        logits = logits + spec.word_scores[ids].astype(float).sum(0) / np.sqrt(len(ids))
+    return logits
+
+
+@pytest.mark.parametrize("kind", ["sru", "lstm", "gru"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean+max"])
+@pytest.mark.parametrize("hidden", [(5,), (4, 3), (16, 16), (33, 18)])
+def test_engine_equals_torch(make_spec, kind: str, pooling: str, hidden: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    for layers, density, labels in ((1, 0.5, 2), (2, 1.0, 3), (2, 0.06, 2)):
+        spec = make_spec(kind, pooling=pooling, hidden=hidden, layers=layers, density=density, labels=labels, seed=layers)
+        documents = [rng.integers(0, 31, length).astype(np.int32) for length in LENGTHS] + [np.zeros(0, np.int32)]
+        answers = Classifier(spec).logits_ids(documents)
+        for document, answer in zip(documents, answers, strict=True):
+            assert np.abs(answer - expected_logits(spec, document)).max() <= ALLOWED
+
+
+def test_two_stacked_layers_equal_one_torch_module(make_spec) -> None:
+    spec = make_spec("lstm", hidden=(6, 6), layers=2, pooling="last", scores=False, density=1.0)
+    module = torch.nn.LSTM(5, 6, num_layers=2, bidirectional=True)
+    with torch.no_grad():
+        for number, layer in enumerate(spec.layers):
+            for place, direction in enumerate(layer.directions):
+                suffix = f"_l{number}" + ("_reverse" if place else "")
+                getattr(module, "weight_ih" + suffix).copy_(torch.tensor(direction.weight_ih))
+                getattr(module, "weight_hh" + suffix).copy_(torch.tensor(direction.weight_hh))
+                getattr(module, "bias_ih" + suffix).copy_(torch.tensor(direction.bias))
+                getattr(module, "bias_hh" + suffix).zero_()
+        ids = np.arange(20, dtype=np.int32)
+        output = module(torch.tensor(spec.embedding[ids]))[0]
+        pooled = torch.cat([output[-1, :6], output[0, 6:]])
+        wanted = torch.tensor(spec.output_weight) @ pooled + torch.tensor(spec.output_bias)
+    assert np.abs(Classifier(spec).logits_ids([ids])[0] - wanted.numpy()).max() <= ALLOWED
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean+max"])
+def test_without_layers_the_embeddings_are_pooled(make_spec, pooling: str) -> None:
+    spec = make_spec(layers=0, pooling=pooling)
+    ids = np.arange(1, 9, dtype=np.int32)
+    assert np.abs(Classifier(spec).logits_ids([ids])[0] - expected_logits(spec, ids)).max() <= ALLOWED
+
+
+def test_only_word_scores(make_spec) -> None:
+    spec = make_spec(layers=0, width=0)
+    ids = np.asarray([1, 5, 0, 9], np.int32)
+    wanted = spec.word_scores[ids].sum(0) / 2 + spec.output_bias
+    assert np.allclose(Classifier(spec).logits_ids([ids])[0], wanted)
+
+
+def test_a_large_table_is_computed_a_token(make_spec) -> None:
+    spec = make_spec("gru", words=60_000, hidden=(50,), width=3, seed=5)
+    ids = np.asarray([59_999, 1, 0, 30_000], np.int32)
+    assert np.abs(Classifier(spec).logits_ids([ids])[0] - expected_logits(spec, ids)).max() <= ALLOWED
+
+
+def test_threads_give_the_same_bits(make_spec) -> None:
+    spec = make_spec("lstm", layers=2)
+    texts = [" ".join(spec.words[: k % 30]) for k in range(50)]
+    model = Classifier(spec)
+    assert np.array_equal(model.logits(texts), model.logits(texts, threads=2))
+
+
+@pytest.mark.parametrize("ids", [[-1], [31], [2**31 - 1]])
+def test_ids_outside_the_list_are_refused(make_spec, ids: list[int]) -> None:
+    with pytest.raises(ValueError, match=f"in 0 .. 30, got {ids[0]}"):
+        Classifier(make_spec()).logits_ids([np.asarray(ids, np.int32)])
+
+
+def test_shapes_are_checked_by_the_engine_itself(make_spec) -> None:
+    from karui import _native
+
+    spec = make_spec("sru", hidden=(4,))
+    d = spec.layers[0].directions[0]
+    good = {
+        "embedding": spec.embedding, "layers": [(0, False, [(d.weight_ih, None, d.bias, d.weight_c)])], "pooling": 3,
+        "output_weight": spec.output_weight, "output_bias": spec.output_bias, "word_scores": spec.word_scores, "max_tokens": 0,
+    }  # fmt: skip
+    assert _native.Engine(spec.words, **good).logits([""]).shape == (1, 1)
+    for name, value in (
+        ("embedding", spec.embedding[1:]),
+        ("embedding", spec.embedding[:, 1:]),
+        ("output_weight", spec.output_weight[:, 1:]),
+        ("word_scores", spec.word_scores[1:]),
+        ("layers", [(0, False, [(d.weight_ih[1:], None, d.bias, d.weight_c)])]),
+        ("layers", [(0, False, [(d.weight_ih, None, d.bias, d.weight_c[1:])])]),
+        ("layers", [(1, False, [(d.weight_ih, None, d.bias, None)])]),
+        ("layers", [(0, False, [])]),
+        ("pooling", 4),
+    ):
+        with pytest.raises(ValueError, match="must|wrong"):
+            _native.Engine(spec.words, **{**good, name: value})
