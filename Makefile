@@ -52,7 +52,8 @@ demo: $(READY)
 	$(BIN)/karui report runs/demo --dense runs/demo-dense
 
 test: $(READY) $(BASE_READY)
-	@KARUI_BASE_PYTHON=$(CURDIR)/.venv-base/bin/python $(BIN)/python -m pytest -q -m '$(MARKS)'
+	@KARUI_BASE_PYTHON=$(CURDIR)/.venv-base/bin/python OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(MARKS)'
 
 check: $(READY)
 	$(BIN)/ruff format --check .
