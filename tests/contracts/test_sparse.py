@@ -24,7 +24,11 @@ CASES = [
     Case(nn.LSTM, (), {"num_layers": 2, "bidirectional": True}),
     Case(SRU, ("word",), {"num_layers": 2, "bidirectional": True}),
 ]
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.recurrent.__module__.split('.')[0]}-{c.recurrent.__name__}-{len(c.groups)}")
+every_case = pytest.mark.parametrize(
+    "case",
+    CASES,
+    ids=lambda c: f"{c.recurrent.__module__.split('.')[0]}-{c.recurrent.__name__}-{len(c.groups)}",
+)
 
 
 class Tagger(nn.Module):
@@ -129,7 +133,9 @@ def test_biases_and_wrapped_parameters_survive(case: Case) -> None:
     if hasattr(base, "_flat_weights"):
         assert all(a is b for a, b in zip(base._flat_weights, base.parameters(), strict=True))
     model(IDS).sum().backward()
-    assert all(p.grad is not None for n, p in base.named_parameters()), "every parameter of the base is trained"
+    assert all(p.grad is not None for n, p in base.named_parameters()), (
+        "every parameter of the base is trained"
+    )
 
 
 @every_case
@@ -142,7 +148,9 @@ def test_a_tiny_task_is_learned_and_made_sparse(case: Case) -> None:
         ids = torch.randint(4, 30, (3, 32))
         labels = torch.randint(0, 3, (32,))
         ids[-1] = labels + 1
-        loss = nn.functional.cross_entropy(model(ids)[-1], labels) + min(1.0, step / 100) * penalty(model) / 3000
+        loss = (
+            nn.functional.cross_entropy(model(ids)[-1], labels) + min(1.0, step / 100) * penalty(model) / 3000
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -169,13 +177,17 @@ def test_rows_drawn_alone_have_the_distribution_of_the_whole_draw() -> None:
     assert ((whole.mean(0) - alone.mean(0)).abs() < 5 * 2**0.5 * error).all()
     assert ((whole.var(0) / alone.var(0) - 1).abs() < 0.1).all()
     sigma2 = torch.exp(torch.tensor(-2.0))
-    expected = (weight[rows] ** 2 + sigma2) * (1 + sigma2) - weight[rows] ** 2  # product of two independent draws
+    expected = (weight[rows] ** 2 + sigma2) * (1 + sigma2) - weight[
+        rows
+    ] ** 2  # product of two independent draws
     assert ((alone.var(0) / expected - 1).abs() < 0.1).all()
 
 
 def test_local_reparametrisation_has_the_moments_of_weight_draws() -> None:
     torch.manual_seed(0)
-    state = SparseVariationalDropout(groups=(), log_sigma_init=-0.5).weight(torch.zeros(2, 4), rows=None, columns=None)
+    state = SparseVariationalDropout(groups=(), log_sigma_init=-0.5).weight(
+        torch.zeros(2, 4), rows=None, columns=None
+    )
     weight, x, n = torch.randn(2, 4), torch.randn(1, 4), 40_000
     with torch.no_grad():
         local = state.local(x.expand(n, 4), weight, None)
@@ -221,7 +233,9 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="exclude names 'head'"):
         sparsify(nn.Sequential(nn.Linear(2, 2)), SparseVariationalDropout(), exclude=("head",))
     with pytest.raises(ValueError, match="sparse already"):
-        sparsify(sparsify(nn.Sequential(nn.Linear(2, 2)), SparseVariationalDropout()), SparseVariationalDropout())
+        sparsify(
+            sparsify(nn.Sequential(nn.Linear(2, 2)), SparseVariationalDropout()), SparseVariationalDropout()
+        )
     with pytest.raises(ValueError, match="proj_size=2 cannot be made sparse"):
         sparsify(nn.Sequential(nn.LSTM(3, 4, proj_size=2)), SparseVariationalDropout())
     with pytest.raises(ValueError, match="no sparse layer"):

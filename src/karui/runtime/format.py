@@ -32,7 +32,9 @@ FORMAT_VERSION = 1
 VALUES = ("int8", "fp16", "fp32")
 LAYOUTS = ("dense", "bitmap", "row-sparse")
 VALUE_BYTES = (1, 2, 4)
-CELLS_PER_BYTE = 1024  # a file may hold this many coded cells a byte: a tiny file cannot ask for hours of decoding
+CELLS_PER_BYTE = (
+    1024  # a file may hold this many coded cells a byte: a tiny file cannot ask for hours of decoding
+)
 FREE_CELLS = 1 << 16
 _TRIED_CELLS = 1 << 22  # larger matrices are not tried in coded form: decoding costs about 0.3 us a cell
 
@@ -75,7 +77,11 @@ def raw_bytes(codes: np.ndarray, values: int, layout: int) -> bytes:
     """A matrix of codes in a plain layout (docs/format.md, "Plain layouts")."""
     dtype = ("<i1", "<u2", "<u4")[values]
     kept = codes if layout == 0 else codes[codes != 0]
-    body = kept.astype(np.int64).astype(dtype).tobytes() if values == 0 else (kept.astype(np.int64) & 0xFFFFFFFF).astype(dtype).tobytes()
+    body = (
+        kept.astype(np.int64).astype(dtype).tobytes()
+        if values == 0
+        else (kept.astype(np.int64) & 0xFFFFFFFF).astype(dtype).tobytes()
+    )
     if layout == 0:
         return body
     if layout == 1:
@@ -102,7 +108,9 @@ class _Writer:
     def text(self, value: str) -> None:
         data = value.encode()
         if len(data) > MAX_TEXT_BYTES:
-            raise ValueError(f"a label or provenance text has at most {MAX_TEXT_BYTES} bytes, got {value[:40]!r} ...")
+            raise ValueError(
+                f"a label or provenance text has at most {MAX_TEXT_BYTES} bytes, got {value[:40]!r} ..."
+            )
         self.plain += varint(len(data)) + data
 
     def header(self, spec: ClassifierSpec, outline: Outline) -> None:
@@ -117,17 +125,24 @@ class _Writer:
             self.text(key)
             self.text(value)
         self.plain += varint(outline.n_words) + varint(outline.embedding_dim)
-        self.plain += varint(POOLINGS.index(spec.pooling) | outline.has_scores << 2) + varint(len(outline.layers))
+        self.plain += varint(POOLINGS.index(spec.pooling) | outline.has_scores << 2) + varint(
+            len(outline.layers)
+        )
         for layer in outline.layers:
             sizes = layer.hidden_sizes
-            self.plain += varint(KINDS.index(layer.kind) | ACTIVATIONS.index(layer.activation) << 2 | (len(sizes) - 1) << 3)
+            self.plain += varint(
+                KINDS.index(layer.kind) | ACTIVATIONS.index(layer.activation) << 2 | (len(sizes) - 1) << 3
+            )
             for size in sizes:
                 self.plain += varint(size)
 
     def words(self, words: list[bytes]) -> None:
         raw, before = bytearray(), b""
         for word in words:
-            shared = next((i for i, (a, b) in enumerate(zip(word, before, strict=False)) if a != b), min(len(word), len(before)))
+            shared = next(
+                (i for i, (a, b) in enumerate(zip(word, before, strict=False)) if a != b),
+                min(len(word), len(before)),
+            )
             raw += varint(shared) + varint(len(word) - shared) + word[shared:]
             before = word
         trial = self.coded.copy()
@@ -170,7 +185,9 @@ class _Writer:
             self.plain += result  # pyright: ignore[reportOperatorIssue]
 
     def finish(self) -> bytes:
-        data = MAGIC + varint(FORMAT_VERSION) + varint(len(self.plain)) + bytes(self.plain) + self.coded.finish()
+        data = (
+            MAGIC + varint(FORMAT_VERSION) + varint(len(self.plain)) + bytes(self.plain) + self.coded.finish()
+        )
         return data + zlib.crc32(data).to_bytes(4, "little")
 
 

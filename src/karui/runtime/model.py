@@ -76,7 +76,12 @@ class Classifier:
         """Logits, float32 (n, C'), of documents given as word ids (0 .. number of words); `max_tokens` is not applied."""
         offsets = np.zeros(len(ids) + 1, np.int64)
         np.cumsum([len(document) for document in ids], out=offsets[1:])
-        flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(document).astype(np.int32, casting="same_kind") for document in ids)])
+        flat = np.concatenate(
+            [
+                np.zeros(0, np.int32),
+                *(np.asarray(document).astype(np.int32, casting="same_kind") for document in ids),
+            ]
+        )
         return self._finite(self._engine.logits_ids(flat, offsets, threads))
 
     def predict_proba(self, texts: str | Iterable[str], *, threads: int = 1) -> np.ndarray:
@@ -93,7 +98,9 @@ class Classifier:
     def stream(self) -> "Stream":
         """Reader of a text that arrives in pieces; needs a model with one direction."""
         if not self._engine.one_way:
-            raise UserError(f"{self.name}: a stream needs a model that reads in one direction; train with one direction")
+            raise UserError(
+                f"{self.name}: a stream needs a model that reads in one direction; train with one direction"
+            )
         return Stream(self)
 
     def contributions(self, text: str, label: str | None = None) -> list[Contribution]:
@@ -122,12 +129,16 @@ class Classifier:
 
     def _label_number(self, label: str) -> int:
         if label not in self.labels:
-            raise UserError(f"{self.name}: there is no label {label!r}; the labels are {', '.join(self.labels)}")
+            raise UserError(
+                f"{self.name}: there is no label {label!r}; the labels are {', '.join(self.labels)}"
+            )
         return self.labels.index(label)
 
     def _finite(self, logits: np.ndarray) -> np.ndarray:
         if not np.isfinite(logits).all():
-            raise ArtifactError(f"{self.name}: its answer is not a finite number; make the file again with `karui compact`")
+            raise ArtifactError(
+                f"{self.name}: its answer is not a finite number; make the file again with `karui compact`"
+            )
         return logits
 
 
@@ -172,7 +183,9 @@ def _text_list(texts: Iterable[str]) -> list[str]:
     try:
         return list(texts)
     except TypeError:
-        raise TypeError(f"texts must be a str or a list of str, got {type(texts).__name__}: {texts!r}") from None
+        raise TypeError(
+            f"texts must be a str or a list of str, got {type(texts).__name__}: {texts!r}"
+        ) from None
 
 
 def _best(logits: np.ndarray) -> int:

@@ -10,8 +10,25 @@ import numpy as np
 from karui import _native
 from karui.errors import ArtifactError
 from karui.runtime import spec as limits
-from karui.runtime.format import CELLS_PER_BYTE, FORMAT_VERSION, FREE_CELLS, LAYOUTS, MAGIC, VALUE_BYTES, VALUES
-from karui.runtime.spec import ACTIVATIONS, KINDS, NORMALISATIONS, POOLINGS, ClassifierSpec, LayerOutline, Outline, spec_from
+from karui.runtime.format import (
+    CELLS_PER_BYTE,
+    FORMAT_VERSION,
+    FREE_CELLS,
+    LAYOUTS,
+    MAGIC,
+    VALUE_BYTES,
+    VALUES,
+)
+from karui.runtime.spec import (
+    ACTIVATIONS,
+    KINDS,
+    NORMALISATIONS,
+    POOLINGS,
+    ClassifierSpec,
+    LayerOutline,
+    Outline,
+    spec_from,
+)
 
 _DAMAGED = "copy the file again, or make it again with `karui compact`"
 
@@ -54,7 +71,9 @@ def read_artifact(source: str | os.PathLike[str] | bytes) -> Artifact:
         except FileNotFoundError:
             raise ArtifactError(f"{name}: there is no such file; check the path") from None
         except OSError as error:
-            raise ArtifactError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from None
+            raise ArtifactError(
+                f"{name}: cannot be read ({error.strerror}); check the path and its permissions"
+            ) from None
     try:
         return _Reader(data).run()
     except _Refused as error:
@@ -77,7 +96,10 @@ class _Reader:
         self.data, self.at, self.end = data, len(MAGIC), self.size
         version = self.varint("format_version")
         if version != FORMAT_VERSION:
-            raise _Refused(f"its format_version is {version}, this karui reads version {FORMAT_VERSION}", "install a newer karui")
+            raise _Refused(
+                f"its format_version is {version}, this karui reads version {FORMAT_VERSION}",
+                "install a newer karui",
+            )
         if self.size < self.at + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise _Refused("the checksum does not match, the file is cut or altered")
         self.end = self.size - 4
@@ -131,7 +153,10 @@ class _Reader:
         self.count("header")
         labels = [self.text("a label") for _ in range(n_labels)]
         self.count("labels")
-        pairs = [(self.text("provenance"), self.text("provenance")) for _ in range(self.varint("provenance", limits.MAX_PROVENANCE))]
+        pairs = [
+            (self.text("provenance"), self.text("provenance"))
+            for _ in range(self.varint("provenance", limits.MAX_PROVENANCE))
+        ]
         if len(dict(pairs)) != len(pairs):
             raise _Refused("a key of the provenance is there twice")
         self.count("provenance")
@@ -175,12 +200,16 @@ class _Reader:
             found, before, total = [], b"", 0
             for _ in range(count):
                 shared = self.varint("shared prefix", len(before))
-                before = before[:shared] + self.take(self.varint("length of a word", limits.MAX_WORD_BYTES - shared), "a word")
+                before = before[:shared] + self.take(
+                    self.varint("length of a word", limits.MAX_WORD_BYTES - shared), "a word"
+                )
                 total += len(before)
                 if total > limits.MAX_WORD_LIST_BYTES:
                     raise _Refused("the word list is too long")
                 found.append(before)
-        if any(a >= b for a, b in zip([b"", *found], found, strict=False)) or any(b"\0" in word for word in found):
+        if any(a >= b for a, b in zip([b"", *found], found, strict=False)) or any(
+            b"\0" in word for word in found
+        ):
             raise _Refused("the words are not sorted, not different or empty")
         try:
             return [word.decode() for word in found]
@@ -210,12 +239,18 @@ class _Reader:
             with np.errstate(over="ignore"):
                 array = codes.astype(np.float32) * scale
         else:
-            array = codes.astype(np.uint16).view(np.float16).astype(np.float32) if values == 1 else codes.view(np.float32)
+            array = (
+                codes.astype(np.uint16).view(np.float16).astype(np.float32)
+                if values == 1
+                else codes.view(np.float32)
+            )
         if not np.all(np.isfinite(array)):
             raise _Refused(f"{name} has values that are not finite")
         spent = self.count(name)
         kept = int(np.count_nonzero(codes))
-        self.records.append(Record(name, (rows, cols), kept, VALUES[values], LAYOUTS[layout], bool(coded), spent))
+        self.records.append(
+            Record(name, (rows, cols), kept, VALUES[values], LAYOUTS[layout], bool(coded), spent)
+        )
         return array
 
     def plain_matrix(self, name: str, shape: tuple[int, int], values: int, layout: int) -> np.ndarray:

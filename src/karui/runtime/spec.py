@@ -131,7 +131,9 @@ class Outline:
 def outline_of(spec: ClassifierSpec) -> Outline:
     """Sizes of a description; `check_spec` tells whether its arrays agree with them."""
     layers = tuple(
-        LayerOutline(layer.kind, layer.activation, tuple(direction.hidden_size for direction in layer.directions))
+        LayerOutline(
+            layer.kind, layer.activation, tuple(direction.hidden_size for direction in layer.directions)
+        )
         for layer in spec.layers
     )
     scores = spec.word_scores is not None
@@ -157,7 +159,9 @@ def arrays_of(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> Iterat
     yield "output_bias", spec.output_bias
 
 
-def spec_from(outline: Outline, words: list[str], labels: list[str], arrays: dict[str, np.ndarray]) -> ClassifierSpec:
+def spec_from(
+    outline: Outline, words: list[str], labels: list[str], arrays: dict[str, np.ndarray]
+) -> ClassifierSpec:
     """Put matrices back into a description; the inverse of `arrays_of`."""
 
     def with_zero_row(name: str) -> np.ndarray:
@@ -215,8 +219,12 @@ def check_spec(spec: ClassifierSpec) -> None:
         raise ValueError("a layer must have 1 or 2 directions")
     for number, layer in enumerate(spec.layers):
         for direction in layer.directions:
-            if (layer.kind == "sru") != (direction.weight_hh is None) or (layer.kind == "sru") == (direction.weight_c is None):
-                raise ValueError(f"layers.{number}: {layer.kind} needs {'weight_c' if layer.kind == 'sru' else 'weight_hh'} only")
+            if (layer.kind == "sru") != (direction.weight_hh is None) or (layer.kind == "sru") == (
+                direction.weight_c is None
+            ):
+                raise ValueError(
+                    f"layers.{number}: {layer.kind} needs {'weight_c' if layer.kind == 'sru' else 'weight_hh'} only"
+                )
     problem = size_problem(outline)
     if problem:
         raise ValueError(problem)
@@ -224,7 +232,9 @@ def check_spec(spec: ClassifierSpec) -> None:
     for name in ("embedding", "word_scores"):
         table = getattr(spec, name)
         if table is not None and (len(table) != len(spec.words) + 1 or np.any(table[0])):
-            raise ValueError(f"{name} must have {len(spec.words) + 1} rows and zeros in row 0, got shape {table.shape}")
+            raise ValueError(
+                f"{name} must have {len(spec.words) + 1} rows and zeros in row 0, got shape {table.shape}"
+            )
     for name, array in arrays_of(spec, range(len(spec.words))):
         shape = wanted[name] if array.ndim == 2 else (wanted[name][0],)
         if array.shape != shape or (array.ndim == 1 and wanted[name][1] != 1):

@@ -71,7 +71,7 @@ class SparseRecurrent(SparseLayer):
         try:
             self.base._flat_weights = [
                 current.get(name, value) for name, value in zip(names, flat, strict=True)
-            ]  # noqa: SLF001
+            ]
             return self.base(*args, **kwargs)
         finally:
             self.base._flat_weights = flat  # noqa: SLF001

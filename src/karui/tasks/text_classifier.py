@@ -5,7 +5,7 @@ T time, B batch, E embedding width, H hidden size, D directions, C outputs (1 fo
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from karui.nn import GRU, LSTM, SRU
 
@@ -21,7 +21,7 @@ class TextClassifier(nn.Module):
     sqrt(length): a linear model beside the recurrence. C = 1 for two classes: sigmoid(logit) is the second label's share.
     """
 
-    def __init__(  # noqa: PLR0913  one argument a choice of the model; all but the sizes have defaults
+    def __init__(
         self,
         n_words: int,
         n_classes: int,
@@ -39,7 +39,7 @@ class TextClassifier(nn.Module):
         word_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if n_classes < 2:  # noqa: PLR2004
+        if n_classes < 2:
             raise ValueError(f"n_classes must be at least 2, got {n_classes}")
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
@@ -47,7 +47,7 @@ class TextClassifier(nn.Module):
             raise ValueError(f"recurrent must be one of {RECURRENT}, got {recurrent!r}")
         if recurrent == "none" and not word_scores:
             raise ValueError("recurrent='none' leaves nothing to learn from: set word_scores=True")
-        self.n_outputs = 1 if n_classes == 2 else n_classes  # noqa: PLR2004
+        self.n_outputs = 1 if n_classes == 2 else n_classes
         self.pooling, self.embedding_dropout, self.word_dropout = pooling, embedding_dropout, word_dropout
         self.embedding_dim = embedding_dim if recurrent != "none" else 0
         columns = self.embedding_dim + (self.n_outputs if word_scores else 0)
@@ -55,14 +55,16 @@ class TextClassifier(nn.Module):
         with torch.no_grad():
             self.embedding.weight.uniform_(-0.1, 0.1)[:, self.embedding_dim :] = 0.0
             self.embedding.weight[0] = 0.0
-        sizes = {"num_layers": num_layers, "bidirectional": directions == 2}  # noqa: PLR2004
+        sizes = {"num_layers": num_layers, "bidirectional": directions == 2}
         self.recurrent: nn.Module | None = None
         pooled = 0
         if recurrent == "sru":
             self.recurrent = SRU(embedding_dim, hidden_size, **sizes, activation=activation, dropout=dropout)
         elif recurrent != "none":
             kind = LSTM if recurrent == "lstm" else GRU
-            self.recurrent = kind(embedding_dim, hidden_size, **sizes, dropout=dropout if num_layers > 1 else 0.0)
+            self.recurrent = kind(
+                embedding_dim, hidden_size, **sizes, dropout=dropout if num_layers > 1 else 0.0
+            )
         if self.recurrent is not None:
             pooled = directions * hidden_size * (2 if pooling == "mean+max" else 1)
         self.dropout = dropout
@@ -76,7 +78,9 @@ class TextClassifier(nn.Module):
             ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.word_dropout)
         embedded = self.embedding(ids)  # (T, B, E + S)
         E = self.embedding_dim
-        logits = embedded[..., E:].sum(0) * lengths[:, None].to(embedded.dtype).rsqrt()  # zero columns: no scores
+        logits = (
+            embedded[..., E:].sum(0) * lengths[:, None].to(embedded.dtype).rsqrt()
+        )  # zero columns: no scores
         if self.recurrent is None or self.output is None:
             return logits + self.output_bias
         x = embedded[..., :E]

@@ -23,7 +23,7 @@ def forward_op(
     c_0: Tensor,
     lengths: Tensor | None,
     dropout_mask: Tensor | None,
-    tanh: bool,  # noqa: FBT001  an operator's schema has no keyword-only bool here
+    tanh: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Contiguous inputs of one dtype; returns h (T, B, D*H), every state c (T, B, D, H) and c_n (D, B, H)."""
@@ -52,19 +52,26 @@ def backward_op(
     lengths: Tensor | None,
     dropout_mask: Tensor | None,
     c: Tensor,
-    tanh: bool,  # noqa: FBT001
+    tanh: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, x (empty when there is none), weight_c, bias and c_0."""
     _, B, D, _, H = u.shape
     grad_u = torch.empty_like(u)
     grad_x = u.new_empty(0) if x is None else torch.empty_like(x)
-    grad_weight_c, grad_bias, grad_c_0 = torch.empty_like(weight_c), torch.empty_like(bias), torch.empty_like(c_0)
+    grad_weight_c, grad_bias, grad_c_0 = (
+        torch.empty_like(weight_c),
+        torch.empty_like(bias),
+        torch.empty_like(c_0),
+    )
     scratch = u.new_empty(B, D, 4, H)
     forward = tuple(_address(t) for t in (u, x, weight_c, bias, c_0, dropout_mask, lengths, None, c, None))
     arrays = (grad_h, grad_c_n, grad_u, grad_x, grad_weight_c, grad_bias, grad_c_0, scratch)
     _native.scan_backward(
-        _sizes(u, tanh=tanh, scale=scale), u.dtype == torch.float64, forward, tuple(_address(t) for t in arrays)
+        _sizes(u, tanh=tanh, scale=scale),
+        u.dtype == torch.float64,
+        forward,
+        tuple(_address(t) for t in arrays),
     )
     return grad_u, grad_x, grad_weight_c, grad_bias, grad_c_0
 
@@ -72,7 +79,13 @@ def backward_op(
 @backward_op.register_fake
 def _(grad_h, grad_c_n, u, x, weight_c, bias, c_0, lengths, dropout_mask, c, tanh, scale):  # noqa: ANN001, ANN202, ARG001
     grad_x = u.new_empty(0) if x is None else torch.empty_like(x)
-    return torch.empty_like(u), grad_x, torch.empty_like(weight_c), torch.empty_like(bias), torch.empty_like(c_0)
+    return (
+        torch.empty_like(u),
+        grad_x,
+        torch.empty_like(weight_c),
+        torch.empty_like(bias),
+        torch.empty_like(c_0),
+    )
 
 
 def _setup(ctx, inputs, output) -> None:  # noqa: ANN001
@@ -84,7 +97,11 @@ def _setup(ctx, inputs, output) -> None:  # noqa: ANN001
 
 def _backward(ctx, grad_h, _grad_c, grad_c_n):  # noqa: ANN001, ANN202
     u, x, weight_c, bias, c_0, lengths, dropout_mask, c = ctx.saved_tensors
-    grad_h = u.new_zeros(u.shape[0], u.shape[1], u.shape[2] * u.shape[4]) if grad_h is None else grad_h.contiguous()
+    grad_h = (
+        u.new_zeros(u.shape[0], u.shape[1], u.shape[2] * u.shape[4])
+        if grad_h is None
+        else grad_h.contiguous()
+    )
     grad_c_n = torch.zeros_like(c_0) if grad_c_n is None else grad_c_n.contiguous()
     grads = backward_op(
         grad_h, grad_c_n, u, x, weight_c, bias, c_0, lengths, dropout_mask, c, ctx.tanh, ctx.scale
@@ -109,6 +126,8 @@ def simple_recurrence(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Shapes as in `karui.ops.simple_recurrence`; float32 or float64 on a CPU."""
-    dense = [None if t is None else t.contiguous() for t in (u, x, weight_c, bias, c_0, lengths, dropout_mask)]
+    dense = [
+        None if t is None else t.contiguous() for t in (u, x, weight_c, bias, c_0, lengths, dropout_mask)
+    ]
     h, _, c_n = forward_op(*dense, tanh, scale)
     return h, c_n

@@ -11,7 +11,9 @@ def kl_op(weight: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Contiguous inputs of one dtype; returns the sum () and its gradients with respect to both."""
     grad_weight, grad_log_sigma2 = torch.empty_like(weight), torch.empty_like(weight)
     addresses = [t.data_ptr() for t in (weight, log_sigma2, grad_weight, grad_log_sigma2)]
-    total = _native.variational_kl(weight.numel(), torch.get_num_threads(), weight.dtype == torch.float64, *addresses)
+    total = _native.variational_kl(
+        weight.numel(), torch.get_num_threads(), weight.dtype == torch.float64, *addresses
+    )
     return weight.new_tensor(total), grad_weight, grad_log_sigma2
 
 
