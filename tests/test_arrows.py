@@ -40,6 +40,7 @@ ARROWS = {
 # What a single file may do beyond its room, with the reason.
 EXCEPTIONS = {
     "karui.sparse.apply": {"nn"},  # replaces layers by their sparse versions
+    "karui.tasks.linear_file": {"_native"},  # the rival's words are packed by the coder of the artifact
 }
 TORCH_FREE_AT_IMPORT = ("cli", "runtime", "data")  # reached from `karui --help` and `karui predict`
 

@@ -1,0 +1,101 @@
+"""`karui report`: the table of runs or of recorded results, and the page `report.html` of each run."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karui.errors import UserError
+
+
+def report(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders.", show_default=False)] = None,
+    *,
+    dense: Annotated[
+        Path | None, typer.Option(help="A run trained without --sparse, to compare with.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Measure (again) what one would take instead.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of result records, to print their table.")
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Rewrite the table between the result markers of this file.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail when --readme differs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
+) -> None:
+    """Print result tables and write report.html.
+
+    For run folders: dense and compact files beside what one would take instead, and the page of each run. With
+    --results: the table of all records below a folder.
+    """
+    if not runs and results is None:
+        raise UserError("nothing to report: name run folders, or --results DIR")
+    if readme is not None and results is None:
+        raise UserError("--readme needs --results DIR, the records its table is made from")
+    reported = [_report_run(run, dense, measure=baselines) for run in runs or []]
+    recorded = None if results is None else _report_results(results, readme, check=check)
+    if as_json:
+        typer.echo(
+            json.dumps({"runs": [content for content, _ in reported], "results": recorded and recorded[0]})
+        )
+    else:
+        pages = [page for _, page in reported] + ([recorded[1]] if recorded else [])
+        typer.echo("\n\n".join(pages))
+
+
+def _report_run(path: Path, dense_path: Path | None, *, measure: bool) -> tuple[dict[str, Any], str]:
+    """Write the page of a run; return its figures for machines, and what to print."""
+    from karui.report import load_run, run_table, write_report
+    from karui.report.tables import dense_of
+
+    load_run(path)  # refuses what is no run before minutes are spent on it
+    if measure:
+        _measure(path)
+    page = write_report(path, dense_dir=dense_path)
+    run = load_run(path)
+    dense = None if dense_path is None else load_run(dense_path)
+    content = {
+        "run": str(path),
+        "report": str(page),
+        "data": run.data_name,
+        "dense": dense_of(run, dense),
+        "files": run.files,
+        "baselines": (run.baselines or {}).get("points", []),
+    }
+    title = " · ".join(part for part in (str(path), run.data_name, run.recipe_name) if part)
+    return content, f"{title}\n{run_table(run, dense).to_terminal()}\n{page}"
+
+
+def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple[list[dict[str, Any]], str]:
+    """Return the records below a folder and their table; bring a README up to date where one is named."""
+    from karui.report import read_records, results_table, update_readme
+
+    if not results.is_dir():
+        raise UserError(f"{results} is no folder; give the folder that holds the records, such as results")
+    records = read_records(results)
+    differed = readme is not None and update_readme(readme, results, check=check)
+    if differed and check:
+        raise UserError(
+            f"{readme}: its result table is out of date; karui report --results {results} --readme {readme}"
+        )
+    return records, results_table(records).to_terminal() if records else f"no records below {results}"
+
+
+def _measure(path: Path) -> None:
+    """Measure the rivals on the splits of a run and write `baselines.json` into it."""
+    from karui.recipes import base
+    from karui.recipes.classification import ClassificationRecipe
+    from karui.tasks.baseline import baselines, save_baselines
+    from karui.tasks.classification import load_data
+
+    recipe = base.load(ClassificationRecipe, path / "config.json")
+    sys.stderr.write("measuring the baselines ...\n")
+    seed = recipe.train.seed
+    save_baselines(path, baselines(load_data(recipe.data), seed=seed), seed=seed)

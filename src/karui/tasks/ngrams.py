@@ -1,0 +1,90 @@
+"""Counts of words and pairs of neighbouring words in documents: the features of the linear baseline.
+
+Shapes: D documents, F features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from karui.runtime.tokenise import WordIds, count_words
+
+
+class NgramIndex:
+    """The uni- and bigrams that occur in at least `min_documents` of some documents.
+
+    A word keeps its id (1 to V); the pair (a, b) is the key `a * (V + 1) + b`, always above V. Id 0 (a rare word)
+    takes part in no feature, so no pair spans a gap.
+    """
+
+    def __init__(self, texts: Sequence[str], *, min_documents: int) -> None:
+        if min_documents < 1:
+            raise ValueError(f"min_documents must be at least 1, got {min_documents}")
+        counts = count_words(list(texts))
+        self.min_documents = min_documents
+        self.words = sorted(word for word, count in counts.items() if count >= min_documents)
+        self._ids = WordIds(self.words)
+        keys, _, frequencies, _ = self._document_keys(texts)
+        unique, documents = np.unique(keys, return_counts=True)
+        self.keys = unique[documents >= min_documents]
+        del frequencies
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def names(self, columns: np.ndarray) -> list[str]:
+        """Return the features at `columns` as text: a word, or two words with a space between them."""
+        base = len(self.words) + 1
+        first, second = np.divmod(self.keys[columns], base)
+        words = ["", *self.words]
+        return [f"{words[a]} {words[b]}" if a else words[b] for a, b in zip(first, second, strict=True)]
+
+    def columns(self, names: Sequence[str]) -> np.ndarray:
+        """Return the column of each feature, the inverse of `names`.
+
+        Raises:
+            KeyError: a feature is not in the index.
+        """
+        ids = {word: position + 1 for position, word in enumerate(self.words)}
+        base = len(self.words) + 1
+        parts = (name.split(" ") for name in names)
+        keys = np.array(
+            [sum(ids[word] * base**k for k, word in enumerate(reversed(p))) for p in parts], np.int64
+        )
+        columns = np.searchsorted(self.keys, keys)
+        if len(keys) and not np.array_equal(self.keys[np.minimum(columns, len(self.keys) - 1)], keys):
+            raise KeyError("a feature is not in the index")
+        return columns
+
+    def counts(self, texts: Sequence[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
+        """Return how often each feature occurs in each document, (D, F) float64, and the words a document (D,)."""
+        keys, documents, frequencies, lengths = self._document_keys(texts)
+        columns = np.searchsorted(self.keys, keys)
+        known = columns < len(self.keys)
+        known[known] = self.keys[columns[known]] == keys[known]
+        shape = (len(texts), len(self.keys))
+        entries = (frequencies[known].astype(np.float64), (documents[known], columns[known]))
+        return sparse.csr_matrix(entries, shape=shape), lengths
+
+    def _document_keys(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return (key, document, times) of each feature in each document, sorted by key, and the lengths."""
+        ids, offsets = self._ids.encode_batch(list(texts))
+        ids = ids.astype(np.int64)
+        lengths = np.diff(offsets)
+        documents = np.repeat(np.arange(len(lengths)), lengths)
+        base = len(self.words) + 1
+        pair = (documents[:-1] == documents[1:]) & (ids[:-1] > 0) & (ids[1:] > 0)
+        keys = np.concatenate([ids[ids > 0], (ids[:-1] * base + ids[1:])[pair]])
+        owners = np.concatenate([documents[ids > 0], documents[:-1][pair]])
+        both, frequencies = np.unique(keys * max(len(lengths), 1) + owners, return_counts=True)
+        keys, owners = np.divmod(both, max(len(lengths), 1))
+        return keys, owners, frequencies, lengths
+
+
+def scaled(counts: sparse.csr_matrix, lengths: np.ndarray, length_power: float) -> sparse.csr_matrix:
+    """Return `(1 + ln count) / length ** length_power` for every count, (D, F)."""
+    values = counts.copy()
+    values.data = 1 + np.log(values.data)
+    rows = np.maximum(lengths, 1.0) ** -length_power
+    return (sparse.diags(rows) @ values).tocsr() if length_power else values
