@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 3
+REAL_KILLS = 20
 
 
 def lines_without_seconds(path):
@@ -32,3 +35,19 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(tmp_path):
     assert lines_without_seconds(killed / "metrics.jsonl") == lines
     assert sum(line["split"] == "train" for line in lines) == 6 * 10 + 6 * 9
     assert sum(line["split"] == "valid" for line in lines) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_real_training_killed_at_random_moments(tmp_path):
+    command = [
+        sys.executable,
+        "benchmarks/kill_resume.py",
+        f"--kills={REAL_KILLS}",
+        f"--out={tmp_path / 'a.json'}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
+    assert metrics["kills"] == REAL_KILLS
+    assert metrics["resumed_at_new_steps"] > 0

@@ -2,9 +2,7 @@
 
 import importlib
 import json
-import platform
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +66,7 @@ def train(
 
 
 def _open_run(task: str, out: Path, name: str | None, overrides: list[str], *, resume: bool) -> Any:
-    """Return the recipe, and make the run folder with `config.json` where it is new."""
+    """Return the recipe of a new run, or of the one to continue; refuse a folder that holds something else."""
     from karui import recipes
     from karui.recipes import base
     from karui.train.differences import first_difference
@@ -81,10 +79,8 @@ def _open_run(task: str, out: Path, name: str | None, overrides: list[str], *, r
         raise UserError(f"{out} is not empty; add --resume to continue that run, or name another folder")
     begin = recipes.get(TASKS[task] if name is None else name)
     if not config.exists():
-        chosen = base.with_overrides(begin, overrides)
-        out.mkdir(parents=True, exist_ok=True)
-        base.save(chosen, config)
-        return chosen
+        out.mkdir(parents=True, exist_ok=True)  # before the data are read: a wrong --out shows at once
+        return base.with_overrides(begin, overrides)
     stored = base.load(type(begin), config)
     chosen = base.with_overrides(stored if name is None else begin, overrides)
     difference = first_difference(base.to_dict(stored), base.to_dict(chosen))
@@ -97,15 +93,22 @@ def _open_run(task: str, out: Path, name: str | None, overrides: list[str], *, r
 
 def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
     """Train, open the test split once, and write `results.json`."""
-    from karui.recipes.base import to_dict
+    from karui.recipes.base import save
+    from karui.report.records import surroundings
     from karui.tasks.classification import ClassificationTask
     from karui.train import fit
+    from karui.train.device import make_fabric
 
+    make_fabric(recipe.train)  # a device or precision that is missing, bad data: the folder stays empty
     task = ClassificationTask(recipe.data, recipe.model, recipe.sparse, seed=recipe.train.seed)
     for note in [] if quiet else task.splits.notes:
         _say(note)
+    if not (out / CONFIG_FILE).exists():
+        save(recipe, out / CONFIG_FILE)
     task.save_artifacts(out)
-    result = fit(task, recipe.train, out, resume=resume, recipe=to_dict(recipe), quiet=quiet)
+    # As it stands in the file: a setting that a later version of karui adds is no difference.
+    config = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
+    result = fit(task, recipe.train, out, resume=resume, recipe=config, quiet=quiet)
     metrics = {
         f"valid_{name}": value for name, value in result.metrics.items() if name in ("accuracy", "nll")
     }
@@ -116,7 +119,15 @@ def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, An
         metrics |= {f"test_{name}": value for name, value in _evaluate_test(task, recipe).items()}
     metrics["best_epoch"] = result.epoch
     metrics["train_minutes"] = round(result.seconds / 60, 3)
-    results = _describe(recipe, subset=bool(task.splits.subset)) | {"metrics": metrics}
+    results = {
+        "task": "classification",
+        "data": recipe.data.name,
+        "subset": bool(task.splits.subset),
+        "recipe": recipe.name,
+        "seed": recipe.train.seed,
+        **surroundings(),
+        "metrics": metrics,
+    }
     atomic_write(out / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     return results
 
@@ -129,24 +140,6 @@ def _evaluate_test(task: Any, recipe: Any) -> dict[str, float]:
     task.model.eval()
     with torch.no_grad(), make_fabric(recipe.train).autocast():
         return task.evaluate("test")
-
-
-def _describe(recipe: Any, *, subset: bool) -> dict[str, Any]:
-    import torch
-
-    import karui
-
-    return {
-        "task": "classification",
-        "data": recipe.data.name,
-        "subset": subset,
-        "recipe": recipe.name,
-        "seed": recipe.train.seed,
-        "karui": karui.__version__,
-        "torch": torch.__version__,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
 
 
 def _write_report(out: Path) -> None:
