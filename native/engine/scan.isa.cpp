@@ -7,17 +7,24 @@ namespace karui {
 namespace KARUI_ISA {
 namespace {
 
-template <int block>
-void dense_block(const ProductView& p, const float* __restrict x, float* __restrict y, int64_t begin) {
-    float sum[block];
-    for (int j = 0; j < block; ++j) sum[j] = y[begin + j];
-    for (int64_t k = 0; k < p.n_live; ++k) {
+typedef float Lanes __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+
+// y[begin ...] += x W for `blocks` groups of 16 outputs, whose sums stay in registers.
+template <int blocks>
+inline void dense_block(const ProductView& p, const float* __restrict x, float* __restrict y, int64_t begin) {
+    Lanes sum[blocks];
+    Lanes* out = reinterpret_cast<Lanes*>(y + begin);
+#pragma GCC unroll 4
+    for (int j = 0; j < blocks; ++j) sum[j] = out[j];
+    const float* __restrict row = p.dense + begin;
+    for (int64_t k = 0; k < p.n_live; ++k, row += p.width) {
         const float x_k = x[p.live[k]];
-        const float* __restrict row = p.dense + k * p.width + begin;
-#pragma omp simd
-        for (int j = 0; j < block; ++j) sum[j] += x_k * row[j];
+        const Lanes* weights = reinterpret_cast<const Lanes*>(row);
+#pragma GCC unroll 4
+        for (int j = 0; j < blocks; ++j) sum[j] += x_k * weights[j];
     }
-    for (int j = 0; j < block; ++j) y[begin + j] = sum[j];
+#pragma GCC unroll 4
+    for (int j = 0; j < blocks; ++j) out[j] = sum[j];
 }
 
 void product(const ProductView& p, const float* __restrict x, float* __restrict y) {
@@ -29,12 +36,12 @@ void product(const ProductView& p, const float* __restrict x, float* __restrict 
         return;
     }
     int64_t begin = 0;
-    for (; begin + 64 <= p.width; begin += 64) dense_block<64>(p, x, y, begin);
-    if (begin + 32 <= p.width) {
-        dense_block<32>(p, x, y, begin);
-        begin += 32;
+    for (; begin + 4 * lanes <= p.width; begin += 4 * lanes) dense_block<4>(p, x, y, begin);
+    if (begin + 2 * lanes <= p.width) {
+        dense_block<2>(p, x, y, begin);
+        begin += 2 * lanes;
     }
-    if (begin < p.width) dense_block<16>(p, x, y, begin);
+    if (begin < p.width) dense_block<1>(p, x, y, begin);
 }
 
 template <bool with_tanh>

@@ -34,6 +34,7 @@ CodeTable::CodeTable() : page_begin(num_pages) {
         if (found.second) entries.insert(entries.end(), all.begin() + page * 256, all.begin() + (page + 1) * 256);
         page_begin[page] = found.first->second;
     }
+    for (uint32_t code = 0; code < 256; ++code) latin[code] = {all[code].code + code, all[code].kind};
 }
 
 const CodeTable& code_table() {

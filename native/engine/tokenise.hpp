@@ -17,8 +17,12 @@ struct CodeEntry {
 struct CodeTable {
     std::vector<CodeEntry> entries;
     std::vector<uint32_t> page_begin;
+    CodeEntry latin[256];  // the first page with whole lower-case code points: most letters of most texts
     CodeTable();
+    CodeEntry operator[](uint8_t code) const { return latin[code]; }
+    CodeEntry operator[](uint16_t code) const { return (*this)[uint32_t(code)]; }
     CodeEntry operator[](uint32_t code) const {
+        if (code < 256) return latin[code];
         if (code > 0x10FFFF) return {0, separator};
         CodeEntry e = entries[page_begin[code >> 8] + (code & 255)];
         e.code += code;  // stored as a difference, so that pages can be shared
