@@ -3,6 +3,7 @@
 N documents, B of a batch, T tokens of its longest one, C outputs (1 for two classes).
 """
 
+import io
 import json
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,12 @@ from karui.errors import UserError
 from karui.files import atomic_write
 from karui.sparse import SparseVariationalDropout, density, penalty, sparsify, words_kept
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
+from karui.tasks.teacher import linear_teacher
 from karui.tasks.text_classifier import TextClassifier
 
 EVALUATION_TOKENS = 32_768  # padded tokens of an evaluation batch
 VOCABULARY_FILE = "vocabulary.json"
+TEACHER_FILE = "teacher.npy"
 
 
 def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: SparseSettings) -> nn.Module:
@@ -97,11 +100,39 @@ class ClassificationTask:
         self.train_set = encode_dataset(train, self.vocabulary, data.max_tokens)
         self.num_examples = len(self.train_set)
         self.buckets = LengthBuckets(self.train_set.lengths, batch_size=data.batch_size, seed=seed)
+        self.seed = seed
+        self._targets: Tensor | None = None
 
     @cached_property
     def valid_set(self) -> EncodedDataset:
         """The validation documents as ids."""
         return encode_dataset(self.splits.valid, self.vocabulary, self.data.max_tokens)
+
+    def targets(self, teacher_file: Path | None = None) -> Tensor:
+        """What the training texts should be called, (N,) int64, or (N, classes) shares when a teacher has a say.
+
+        teacher_file: where the teacher's opinion is kept, so that a resumed run need not ask again.
+        """
+        if self._targets is not None:
+            return self._targets
+        labels, n_classes = torch.from_numpy(self.train_set.labels), len(self.label_names)
+        if self.data.teacher == "none":
+            self._targets = labels
+            return labels
+        if teacher_file is not None and teacher_file.exists():
+            opinion = np.load(teacher_file, allow_pickle=False)
+        else:
+            opinion = linear_teacher(self.splits.train.texts, self.train_set.labels, n_classes, seed=self.seed)
+            if teacher_file is not None:
+                buffer = io.BytesIO()
+                np.save(buffer, opinion, allow_pickle=False)
+                atomic_write(teacher_file, buffer.getvalue())
+        if opinion.shape != (len(labels), n_classes):
+            expected = f"({len(labels)}, {n_classes})"
+            raise UserError(f"{teacher_file}: has shape {opinion.shape}, expected {expected}; delete it and resume")
+        share = self.data.teacher_share
+        self._targets = share * torch.from_numpy(opinion) + (1.0 - share) * F.one_hot(labels, n_classes)
+        return self._targets
 
     def split(self, name: str) -> TextDataset:
         """The texts of "train", "valid" or "test"; raises UserError where the set has no such part."""
@@ -115,13 +146,15 @@ class ClassificationTask:
         return len(self.buckets.batches(epoch))
 
     def batch(self, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(ids (B, T), lengths (B,), labels (B,)): a pure function of the seed, the epoch and the step."""
-        return tensors(self.train_set, self.buckets.batches(epoch)[step])
+        """(ids (B, T), lengths (B,), targets): a pure function of the seed, the epoch and the step."""
+        indices = self.buckets.batches(epoch)[step]
+        ids, lengths, _ = tensors(self.train_set, indices)
+        return ids, lengths, self.targets()[torch.from_numpy(indices)]
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        ids, lengths, labels = batch
-        return cross_entropy(self.model(ids, lengths), labels)
+        ids, lengths, targets = batch
+        return cross_entropy(self.model(ids, lengths), targets)
 
     def penalty(self) -> Tensor | None:
         """KL in nats summed over the weights; None for a dense model."""
@@ -147,9 +180,10 @@ class ClassificationTask:
         return [{"params": list(self.model.parameters())}]
 
     def save_artifacts(self, run_dir: Path) -> None:
-        """Write the words and labels, which rebuild the model beside the recipe."""
+        """Write the words and labels, which rebuild the model beside the recipe, and the teacher's opinion."""
         content = {"words": self.vocabulary.words, "labels": self.label_names, "subset": self.splits.subset}
         atomic_write(run_dir / VOCABULARY_FILE, json.dumps(content, ensure_ascii=False))
+        self.targets(run_dir / TEACHER_FILE)
 
 
 def load_data(data: DataSettings) -> Splits:
@@ -170,11 +204,15 @@ def tensors(documents: EncodedDataset, indices: np.ndarray) -> tuple[Tensor, Ten
     return torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(labels)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss in nats: sigmoid for one output column (two classes), softmax otherwise."""
-    if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels)
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean loss in nats: sigmoid for one output column (two classes), softmax otherwise.
+
+    targets: labels (B,) int64 or shares of the classes (B, classes).
+    """
+    if logits.shape[1] > 1:
+        return F.cross_entropy(logits, targets)
+    share = targets if targets.dim() == 1 else targets[:, 1]
+    return F.binary_cross_entropy_with_logits(logits[:, 0], share.to(logits.dtype))
 
 
 def predictions(logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ RecurrentName = Literal["sru", "lstm", "gru", "none"]
 PoolingName = Literal["last", "mean", "max", "mean+max"]
 ActivationName = Literal["identity", "tanh"]
 SparseMethod = Literal["none", "vd"]
+TeacherName = Literal["none", "linear"]
 GroupName = Literal["word", "neuron"]
 
 
@@ -44,9 +45,16 @@ class DataSettings:
     phrases: bool = True
     """Train on the labelled phrases of a treebank as well (sst1, sst2)."""
 
+    teacher: TeacherName = "none"
+    """"linear": a TF-IDF model of uni- and bigrams, fitted out of fold on the training texts, is part of the target."""
+
+    teacher_share: float = 0.5
+    """The teacher's share of the target; the label has the rest."""
+
     def __post_init__(self) -> None:
         for name, least in (("max_words", 0), ("min_count", 1), ("max_tokens", 0), ("batch_size", 1)):
             _check(name, getattr(self, name), f">= {least}", getattr(self, name) >= least)
+        _check("teacher_share", self.teacher_share, "in [0, 1]", 0 <= self.teacher_share <= 1)
         _check("valid_fraction", self.valid_fraction, "in (0, 1)", 0 < self.valid_fraction < 1)
         _check("fold", self.fold, "from 0 to 9", self.fold is None or 0 <= self.fold <= 9)
 
