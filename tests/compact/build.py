@@ -47,7 +47,9 @@ def describe(layers, *, words=3, width=2, outputs=1, pooling="mean", scores=Fals
         array[0] = 0.0
         return array
 
-    features = sum(len(d.bias) // GATES[layers[-1].kind][1] for d in layers[-1].directions) if layers else 0
+    features = (
+        sum(len(d.bias) // GATES[layers[-1].kind][1] for d in layers[-1].directions) if layers else width
+    )
     return ClassifierSpec(
         words=[f"w{i}" for i in range(words)],
         labels=[f"label{i}" for i in range(max(outputs, 2))],
@@ -72,14 +74,14 @@ def sizes(spec):
     return len(spec.words), spec.embedding.shape[1], units
 
 
-def texts(words, *, seed=0, count=12):
+def texts(words, *, seed=0, count=8):
     """Lists of words: nothing, one word, unknown words only, a long one, and mixtures."""
     random = np.random.default_rng(seed)
     known = [*words, "unknown"] if words else ["unknown"]
     mixed = [
         [known[i] for i in random.integers(len(known), size=random.integers(1, 16))] for _ in range(count)
     ]
-    return [[], ["unknown"], ["unknown"] * 7, known[:1], [known[0]] * 120, *mixed]
+    return [[], ["unknown"], ["unknown"] * 7, known[:1], [known[0]] * 60, *mixed]
 
 
 def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):

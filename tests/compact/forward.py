@@ -50,8 +50,9 @@ def walk(layer, x):
 
 def pool(spec, h):
     if spec.pooling == "last":
-        first = spec.layers[-1].directions[0]
-        H = len(first.bias) // (2 if spec.layers[-1].kind == "sru" else 4)
+        H = h.shape[1]
+        if spec.layers:
+            H = len(spec.layers[-1].directions[0].bias) // (2 if spec.layers[-1].kind == "sru" else 4)
         return np.concatenate([h[-1, :H], h[0, H:]])
     return np.concatenate([getattr(h, name)(axis=0) for name in spec.pooling.split("+")])
 
@@ -63,11 +64,10 @@ def logits(spec, texts):
     for words in texts:
         tokens = [ids.get(word, 0) for word in words][: spec.max_tokens or None] or [0]
         total = spec.output_bias.astype(np.float64)
-        if spec.layers:
-            h = spec.embedding[tokens].astype(np.float64)
-            for layer in spec.layers:
-                h = walk(layer, h)
-            total = total + spec.output_weight @ pool(spec, h)
+        h = spec.embedding[tokens].astype(np.float64)
+        for layer in spec.layers:
+            h = walk(layer, h)
+        total = total + spec.output_weight @ pool(spec, h)
         if spec.word_scores is not None:
             total = total + spec.word_scores[tokens].astype(np.float64).sum(axis=0) / np.sqrt(len(tokens))
         rows.append(total)

@@ -260,15 +260,25 @@ def test_a_dead_recurrence_leaves_scores_and_bias(scores):
 
 
 def test_no_recurrence_at_all():
-    spec = describe([], scores=True)
+    spec = describe([], width=0, scores=True)
     spec.word_scores[2] = 0.0
     small = shrunk(spec)
     assert small.words == ["w0", "w2"]
     assert small.embedding.shape == (3, 0)
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean+max"])
+def test_without_layers_the_embedding_itself_is_pooled(pooling):
+    spec = describe([], width=3, pooling=pooling)
+    spec.output_weight[:, 1::3] = 0.0
+    spec.embedding[1, [0, 2]] = 0.0
+    small = shrunk(spec)
+    assert sizes(small) == (2, 2, [])
+    assert small.output_weight.shape == (1, 2 if pooling == "last" else 4)
+
+
 def test_zero_times_infinity_is_refused():
     spec = describe([layer("lstm", drawn("lstm", 2, 2))])
     spec.layers[0].directions[0].weight_hh[3, 1] = np.inf
-    with pytest.raises(UserError, match=r"layers\.0\.0\.weight_hh holds NaN or infinity"):
+    with pytest.raises(UserError, match=r"layers\.0\.forward\.weight_hh holds NaN or infinity"):
         shrink(spec)

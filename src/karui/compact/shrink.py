@@ -88,34 +88,32 @@ def _forget_zero_outputs(spec: ClassifierSpec) -> None:
             without_idle_gates(layer.kind, direction)
             outputs.append(silent)
         zero = np.concatenate(outputs)
-    if spec.layers:
-        spec.output_weight[:, np.tile(zero, pooled_copies(spec))] = 0.0
+    spec.output_weight[:, np.tile(zero, pooled_copies(spec))] = 0.0
 
 
 def _drop_unread(spec: ClassifierSpec) -> None:
     """Remove units and columns that the logits do not depend on, from the last layer to the embedding."""
-    if not spec.layers:
-        read = np.zeros(spec.embedding.shape[1], bool)
-    else:
-        copies = pooled_copies(spec)
-        read = spec.output_weight.any(axis=0).reshape(copies, -1).any(axis=0)  # (D*H,) of the last layer
-        for k in reversed(range(len(spec.layers))):
-            layer = spec.layers[k]
-            kept = live_units(layer, read)
-            features = np.concatenate(kept)
-            if k + 1 < len(spec.layers):
-                for direction in spec.layers[k + 1].directions:
-                    direction.weight_ih = columns(direction.weight_ih, features)
-            else:
-                spec.output_weight = columns(spec.output_weight, np.tile(features, copies))
-            spec.layers[k] = layer = keep_units(layer, kept)
-            read = np.zeros(layer.directions[0].weight_ih.shape[1], bool)
-            for direction in layer.directions:
-                read |= direction.weight_ih.any(axis=0)
-        for direction in spec.layers[0].directions:
-            direction.weight_ih = columns(direction.weight_ih, read)
+    copies = pooled_copies(spec)
+    read = spec.output_weight.any(axis=0).reshape(copies, -1).any(axis=0)  # features of the last layer
+    for k in reversed(range(len(spec.layers))):
+        kept = live_units(spec.layers[k], read)
+        _cut_readers(spec, k + 1, np.concatenate(kept))
+        spec.layers[k] = layer = keep_units(spec.layers[k], kept)
+        read = np.zeros(layer.directions[0].weight_ih.shape[1], bool)
+        for direction in layer.directions:
+            read |= direction.weight_ih.any(axis=0)
+    _cut_readers(spec, 0, read)
     spec.embedding = columns(spec.embedding, read)
     _drop_layers(spec)
+
+
+def _cut_readers(spec: ClassifierSpec, k: int, features: np.ndarray) -> None:
+    """Whoever reads the input of layer k (the output where there is no such layer) keeps the columns `features`."""
+    if k == len(spec.layers):
+        spec.output_weight = columns(spec.output_weight, np.tile(features, pooled_copies(spec)))
+        return
+    for direction in spec.layers[k].directions:
+        direction.weight_ih = columns(direction.weight_ih, features)
 
 
 def keep_units(layer: RecurrentLayer, kept: list[np.ndarray]) -> RecurrentLayer:
@@ -170,7 +168,7 @@ def _drop_words(spec: ClassifierSpec) -> None:
 
 def _merge_poolings(spec: ClassifierSpec) -> None:
     """Where the output reads means only, or maxima only, the other half is not computed."""
-    if spec.pooling != "mean+max" or not spec.layers:
+    if spec.pooling != "mean+max" or not spec.output_weight.size:
         return
     P = spec.output_weight.shape[1] // 2
     mean, maximum = spec.output_weight[:, :P], spec.output_weight[:, P:]

@@ -1,4 +1,4 @@
-"""The arrays of a description, by name."""
+"""The arrays of a description, by the names that the format gives their records."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def named_arrays(spec: ClassifierSpec) -> Iterator[tuple[str, np.ndarray]]:
         for d, direction in enumerate(layer.directions):
             for field in ("weight_ih", "weight_hh", "bias", "weight_c"):
                 if (array := getattr(direction, field)) is not None:
-                    yield f"layers.{k}.{d}.{field}", array
+                    yield f"layers.{k}.{'reverse' if d else 'forward'}.{field}", array
     yield "output_weight", spec.output_weight
     yield "output_bias", spec.output_bias
     if spec.word_scores is not None:

@@ -1,0 +1,170 @@
+"""`karui compact`: shrink a trained run, prove that the answers stay, write the file, say where its bytes are."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karui.cli.compact_summary import Measured, page, summarise, write_summary
+from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
+from karui.errors import UserError
+from karui.files import atomic_write
+
+UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
+
+
+def compact(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished training.", show_default=False)],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .karui file to write.")],
+    values: Annotated[str, typer.Option(help="Stored values: auto, fp32, fp16 or int8.")] = "auto",
+    levels: Annotated[
+        int | None, typer.Option(help="Largest int8 magnitude of every matrix, 1 to 127.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Budget for the whole file, such as 20kB.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Without a budget: points of validation accuracy the file may lose.")
+    ] = 0.3,
+    encoding: Annotated[str, typer.Option(help="auto: the smallest form for each matrix.")] = "auto",
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Keep recipe, data and seed inside the file.")
+    ] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Measure the rivals, once a run.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
+) -> None:
+    """Shrink a trained run to one .karui file, exactly.
+
+    Removes pruned words, dead units and columns, compares the file's answers with the masked model's on real texts
+    and writes nothing if they differ. --values auto takes the coarsest rounding that validation texts do not
+    notice; a dense run keeps fp32 then, to be what the others are compared with.
+    """
+    if encoding != "auto":
+        raise UserError(f"encoding must be auto, got {encoding!r}: each matrix takes its smallest form")
+    if not output.parent.is_dir():
+        raise UserError(f"cannot write {output}: the folder {output.parent} does not exist; create it first")
+    budget = None if max_bytes is None else parse_bytes(max_bytes)
+    trained = open_run(run)
+    from karui.compact.choose import Wish
+
+    asked = None if values == "auto" else values
+    if asked is None and levels is None and budget is None and not trained.is_sparse:
+        asked = "fp32"
+    wish = Wish(values=asked, levels=levels, max_bytes=budget, tolerance=tolerance / 100)
+    splits = _load_splits(trained)
+    measured = _make(trained, splits, output, wish, provenance=_origin(trained) if provenance else {})
+    summary = summarise(trained, output, measured, splits)
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else page(summary))
+    try:
+        write_summary(trained, summary, measured, splits)
+        if baseline and trained.is_sparse:
+            _measure_baselines(run, splits, seed=trained.recipe.train.seed)
+        _write_report(run)
+    except UserError as error:
+        raise UserError(f"{output} is written; its entry in the run folder is not: {error}") from error
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "20kB", "6000", "1.5 MB" or "4KiB".
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in UNITS:
+        raise UserError(f"cannot read the size {text!r}; write bytes, or a number with kB, KiB, MB or MiB")
+    return int(float(match[1]) * UNITS[match[2].lower()])
+
+
+def _load_splits(trained: TrainedRun) -> Any:
+    from karui.tasks.classification import load_data
+
+    splits = load_data(trained.recipe.data)
+    if list(splits.label_names) != trained.labels:
+        raise UserError(
+            f"{trained.recipe.data.name} has other labels now than {trained.path} was trained on; train again"
+        )
+    return splits
+
+
+def _origin(trained: TrainedRun) -> dict[str, str]:
+    recipe = trained.recipe
+    return {"recipe": recipe.name, "data": recipe.data.name, "seed": str(recipe.train.seed)}
+
+
+def _make(
+    trained: TrainedRun, splits: Any, output: Path, wish: Any, *, provenance: dict[str, str]
+) -> Measured:
+    """Compact, write the file, and measure it beside the masked and the dense model."""
+    import karui
+    from karui.compact.build import compact as build
+    from karui.compact.convert import to_spec
+    from karui.runtime.format import encode
+
+    masked = trained.masked()
+    made = build(
+        masked,
+        trained.words,
+        trained.labels,
+        reference=trained.answers(masked),
+        texts=splits.valid.texts,
+        truth=splits.valid.labels,
+        max_tokens=trained.max_tokens,
+        wish=wish,
+        provenance=provenance,
+    )
+    atomic_write(output, made.data)
+    artifact = karui.load(output)
+    models = {"compact": {**_measure(artifact.logits, splits), "words_kept": len(artifact.words)}}
+    models["masked"] = {**_measure(trained.answers(masked), splits), "words_kept": len(made.spec.words)}
+    models["dense"] = {**models["masked"], "words_kept": len(trained.words)}
+    if trained.is_sparse:
+        dense = trained.dense()
+        spec = to_spec(dense, trained.words, trained.labels, max_tokens=trained.max_tokens)
+        models["dense"] |= _measure(trained.answers(dense), splits)
+        models["dense"]["artifact_bytes"] = len(encode(spec, values="fp32"))
+    else:
+        models["dense"]["artifact_bytes"] = made.exact_bytes
+    return Measured(made, artifact, models)
+
+
+def _measure(answer: Callable[[list[str]], Any], splits: Any) -> dict[str, Any]:
+    """Accuracy on both splits, and the time of one document on one thread. This opens the test split."""
+    import numpy as np
+
+    from karui.compact.figures import accuracy
+
+    found: dict[str, Any] = {}
+    for name in ("valid", "test"):
+        part = getattr(splits, name)
+        known = part is not None and len(part)
+        found[f"{name}_accuracy"] = accuracy(np.asarray(answer(part.texts)), part.labels) if known else None
+    texts = (splits.test or splits.valid).texts
+    found["us_per_document"] = on_one_thread(lambda: us_per_document(answer, texts))
+    return found
+
+
+def _measure_baselines(run: Path, splits: Any, *, seed: int) -> None:
+    if (run / "baselines.json").exists():
+        return
+    from karui.tasks.baseline import baselines, save_baselines
+
+    sys.stderr.write("measuring what one would take instead (--no-baseline leaves this out) ...\n")
+    save_baselines(run, baselines(splits, seed=seed), seed=seed)
+
+
+def _write_report(run: Path) -> None:
+    """Write report.html again; an error there is shown and does not undo the file."""
+    try:
+        from karui.report import write_report
+
+        write_report(run)
+    except Exception as error:  # noqa: BLE001 - the file is written and proven, whatever the report meets
+        sys.stderr.write(f"report.html was not written: {type(error).__name__}: {error}\n")

@@ -1,0 +1,80 @@
+"""int8 values with fewer levels for some matrices, and what the rounding itself makes superfluous.
+
+Rounding turns small weights into zeros, so words, columns and units can die of it: the rounded description is shrunk
+again, and written with the same scales, so that the file holds exactly these numbers.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from karui.compact.shrink import shrink
+from karui.compact.weights import named_arrays
+from karui.runtime.format import ClassifierSpec, Direction, encode, quantize
+
+GROUPS = ("embedding", "word_scores", "recurrent", "output")
+MAX_LEVELS = 127
+
+
+def group_of(name: str) -> str | None:
+    """The group of matrices whose levels are set together; None for vectors, which keep all 127."""
+    last = name.rpartition(".")[2]
+    if last in ("embedding", "word_scores"):
+        return last
+    if last in ("weight_ih", "weight_hh"):
+        return "recurrent"
+    return "output" if last == "output_weight" else None
+
+
+def groups(spec: ClassifierSpec) -> Iterator[str]:
+    """Groups with a weight to round."""
+    found = {group_of(name) for name, array in named_arrays(spec) if array.any()}
+    return (group for group in GROUPS if group in found)
+
+
+def rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> tuple[ClassifierSpec, dict[str, float]]:
+    """Return the description that an int8 file holds, shrunk again, and the scale of each of its records.
+
+    levels: largest magnitude by group, 127 where a group is not named.
+    """
+    scales: dict[str, float] = {}
+
+    def values(name: str, array: np.ndarray) -> np.ndarray:
+        codes, scales[name] = quantize(array, levels.get(group_of(name) or "", MAX_LEVELS))
+        return codes.astype(np.float32) * np.float32(scales[name])
+
+    arrays = {name: values(name, array) for name, array in named_arrays(spec)}
+    layers = []
+    for k, layer in enumerate(spec.layers):
+        directions = []
+        for place in ("forward", "reverse")[: len(layer.directions)]:
+            start = f"layers.{k}.{place}."
+            fields = ("weight_ih", "weight_hh", "bias", "weight_c")
+            directions.append(Direction(**{field: arrays.get(start + field) for field in fields}))  # type: ignore[arg-type]
+        layers.append(replace(layer, directions=directions))
+    small = shrink(
+        replace(
+            spec,
+            layers=layers,
+            embedding=arrays["embedding"],
+            output_weight=arrays["output_weight"],
+            output_bias=arrays["output_bias"],
+            word_scores=arrays.get("word_scores"),
+        )
+    )
+    dropped = len(layers) - len(small.layers)  # shrinking removes layers from the first one on
+    return small, {_renumber(name, dropped): scale for name, scale in scales.items()}
+
+
+def _renumber(name: str, dropped: int) -> str:
+    if not name.startswith("layers."):
+        return name
+    _, number, rest = name.split(".", 2)
+    return f"layers.{int(number) - dropped}.{rest}"
+
+
+def encode_rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> bytes:
+    """The bytes of an int8 file with these levels."""
+    small, scales = rounded(spec, levels)
+    return encode(small, values="int8", scales=scales)
