@@ -83,7 +83,7 @@ def main() -> None:
     """Write both files."""
     if unicodedata.unidata_version != UNICODE_VERSION:
         sys.exit(
-            f"this Python has Unicode {unicodedata.unidata_version}, the tables are of {UNICODE_VERSION}: use Python 3.11"
+            f"this Python has Unicode {unicodedata.unidata_version}, the tables {UNICODE_VERSION}: use Python 3.11"
         )
     root = Path(__file__).resolve().parent.parent
     classes, runs = class_ranges(), lower_runs()

@@ -1,4 +1,5 @@
-"""Simple Recurrent Unit, version 2 (Lei et al., "Simple Recurrent Units for Highly Parallelizable Recurrence", EMNLP 2018).
+"""Simple Recurrent Unit, version 2 (Lei et al., EMNLP 2018: "Simple Recurrent Units for Highly Parallelizable
+Recurrence").
 
 T time, B batch, I input features, H hidden size, D directions, L layers, G gate blocks (3, or 4 with a projected skip).
 """

@@ -45,7 +45,10 @@ class Classifier:
             layers=[
                 (
                     KINDS.index(layer.kind), ACTIVATIONS.index(layer.activation) == 1,
-                    [tuple(_plain(part) for part in (d.weight_ih, d.weight_hh, d.bias, d.weight_c)) for d in layer.directions],
+                    [
+                        tuple(_plain(part) for part in (d.weight_ih, d.weight_hh, d.bias, d.weight_c))
+                        for d in layer.directions
+                    ],
                 )
                 for layer in spec.layers
             ],
@@ -73,7 +76,7 @@ class Classifier:
         return self._finite(self._engine.logits(_text_list(texts), threads))
 
     def logits_ids(self, ids: Sequence[np.ndarray], *, threads: int = 1) -> np.ndarray:
-        """Logits, float32 (n, C'), of documents given as word ids (0 .. number of words); `max_tokens` is not applied."""
+        """Logits, float32 (n, C'), of documents given as word ids (0 .. number of words); without `max_tokens`."""
         offsets = np.zeros(len(ids) + 1, np.int64)
         np.cumsum([len(document) for document in ids], out=offsets[1:])
         flat = np.concatenate(

@@ -47,7 +47,8 @@ class RecurrentLayer:
     """One or two directions over the same input; the second walks backward. Its output is [forward, reverse].
 
     lstm: weight_ih (4H, I), weight_hh (4H, H), bias (4H,) = b_ih + b_hh; gates i, f, g, o.
-    gru: weight_ih (3H, I), weight_hh (3H, H), bias (4H,): r, z merged, then n of the input, n of the state; gates r, z, n.
+    gru: weight_ih (3H, I), weight_hh (3H, H), bias (4H,): r, z merged, then n of the input, n of the state;
+    gates r, z, n.
     sru: weight_ih (4H, I): candidate, forget, reset, skip; weight_c (2H,): v_f, v_r; bias (2H,): b_f, b_r.
     """
 
@@ -141,7 +142,7 @@ def outline_of(spec: ClassifierSpec) -> Outline:
 
 
 def arrays_of(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and matrix of each record, in the order of `Outline.records`; words come in the given order, without row 0."""
+    """Name and matrix of each record, in the order of `Outline.records`; words in the given order, without row 0."""
     rows = np.asarray(order, dtype=np.int64) + 1
     yield "embedding", spec.embedding[rows]
     if spec.word_scores is not None:
@@ -198,7 +199,7 @@ def size_problem(outline: Outline) -> str | None:
     for name, rows, cols in outline.records():
         total += rows * cols
         if rows * cols > MAX_CELLS or total > MAX_TOTAL_CELLS:
-            return f"{name} of {rows} x {cols}, at most {MAX_CELLS} cells a matrix and {MAX_TOTAL_CELLS} in all are allowed"
+            return f"{name} of {rows} x {cols}; {MAX_CELLS} cells a matrix and {MAX_TOTAL_CELLS} in all are allowed"
     return None
 
 

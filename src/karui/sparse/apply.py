@@ -1,4 +1,4 @@
-"""`sparsify(model, method)` and what is asked of a sparse model afterwards: penalty, masks, density, the masked model."""
+"""`sparsify(model, method)` and what a sparse model is asked afterwards: penalty, masks, density, the masked model."""
 
 import copy
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from karui.ops.variational_kl import log_alpha, variational_kl
 
 
 class GroupVariable(nn.Module):
-    """`size` independent factors with Gaussian posteriors; one sample a mini-batch, shared by all steps and sequences."""
+    """`size` independent factors with Gaussian posteriors; one sample a mini-batch, for all steps and sequences."""
 
     def __init__(self, size: int, *, log_sigma_init: float, threshold: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Layers whose weights are drawn in training and masked at test time; each wraps the layer it replaces as `base`.
 
-`weights` maps the base's parameter names to their sparse state. In training one weight sample is shared by all time steps
-and all sequences of a mini-batch, because the state at one step depends on the same weights as the next.
+`weights` maps the base's parameter names to their sparse state. In training one weight sample is shared by all time
+steps and all sequences of a mini-batch, because the state at one step depends on the same weights as the next.
 """
 
 from typing import Any
@@ -63,15 +63,15 @@ class SparseRecurrent(SparseLayer):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the wrapped layer."""
         current = self.current()
-        flat = getattr(self.base, "_flat_weights", None)
+        base: Any = self.base
+        flat = getattr(base, "_flat_weights", None)
         if flat is None:
-            return torch.func.functional_call(self.base, current, args, kwargs)
+            return torch.func.functional_call(base, current, args, kwargs)
         # torch's recurrent layers read this list, not their parameters, when they call their kernel.
-        names = self.base._flat_weights_names  # noqa: SLF001
+        names = base._flat_weights_names  # noqa: SLF001
+        replaced = [current.get(name, value) for name, value in zip(names, flat, strict=True)]
         try:
-            self.base._flat_weights = [
-                current.get(name, value) for name, value in zip(names, flat, strict=True)
-            ]
-            return self.base(*args, **kwargs)
+            base._flat_weights = replaced  # noqa: SLF001
+            return base(*args, **kwargs)
         finally:
-            self.base._flat_weights = flat  # noqa: SLF001
+            base._flat_weights = flat  # noqa: SLF001

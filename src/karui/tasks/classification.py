@@ -122,14 +122,18 @@ class ClassificationTask:
         if teacher_file is not None and teacher_file.exists():
             opinion = np.load(teacher_file, allow_pickle=False)
         else:
-            opinion = linear_teacher(self.splits.train.texts, self.train_set.labels, n_classes, seed=self.seed)
+            opinion = linear_teacher(
+                self.splits.train.texts, self.train_set.labels, n_classes, seed=self.seed
+            )
             if teacher_file is not None:
                 buffer = io.BytesIO()
                 np.save(buffer, opinion, allow_pickle=False)
                 atomic_write(teacher_file, buffer.getvalue())
         if opinion.shape != (len(labels), n_classes):
             expected = f"({len(labels)}, {n_classes})"
-            raise UserError(f"{teacher_file}: has shape {opinion.shape}, expected {expected}; delete it and resume")
+            raise UserError(
+                f"{teacher_file}: has shape {opinion.shape}, expected {expected}; delete it and resume"
+            )
         share = self.data.teacher_share
         self._targets = share * torch.from_numpy(opinion) + (1.0 - share) * F.one_hot(labels, n_classes)
         return self._targets
@@ -232,7 +236,7 @@ def predict_logits(model: nn.Module, documents: EncodedDataset) -> Tensor:
     result: Tensor | None = None
     for indices in ordered_batches(documents.lengths, batch_size=512, max_tokens=EVALUATION_TOKENS):
         ids, lengths, _ = tensors(documents, indices)
-        logits = model(ids.to(device), lengths.to(device)).float().cpu()
+        logits: Tensor = model(ids.to(device), lengths.to(device)).float().cpu()
         if result is None:
             result = logits.new_empty(len(documents), logits.shape[1])
         result[torch.from_numpy(indices)] = logits

@@ -1,6 +1,7 @@
 """Embedding, recurrent layers, pooling, linear output; beside them an optional score per word.
 
-T time, B batch, E embedding width, H hidden size, D directions, C outputs (1 for two classes), S score columns (C or 0).
+T time, B batch, E embedding width, H hidden size, D directions, C outputs (1 for two classes), S score columns
+(C or 0).
 """
 
 import torch
@@ -18,7 +19,8 @@ class TextClassifier(nn.Module):
 
     Row 0 of the embedding is zero and never trained: padding, unknown and pruned words share it. `embedding` holds E
     columns for the recurrence and, with `word_scores`, C more that are summed over the text and divided by
-    sqrt(length): a linear model beside the recurrence. C = 1 for two classes: sigmoid(logit) is the second label's share.
+    sqrt(length): a linear model beside the recurrence. C = 1 for two classes: sigmoid(logit) is the share of the second
+    label.
     """
 
     def __init__(

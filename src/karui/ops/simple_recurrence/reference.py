@@ -1,7 +1,9 @@
 """The Simple Recurrent Unit's scan in plain torch, linear in time, differentiable twice.
 
 Lei et al., "Simple Recurrent Units for Highly Parallelizable Recurrence", EMNLP 2018, equations 1 to 4 (version 2: both
-gates read the old state).  T time, B batch, D directions, G gate blocks (candidate, forget, reset[, skip]), H hidden size.
+gates read the old state).
+
+T time, B batch, D directions, G gate blocks (candidate, forget, reset[, skip]), H hidden size.
 """
 
 import torch
