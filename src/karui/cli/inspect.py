@@ -1,0 +1,96 @@
+"""`karui inspect`: where the bytes of a `.karui` file are, and what it knows."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from karui.runtime.model import Classifier
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .karui file.")],
+    words: Annotated[int, typer.Option(min=0, help="How many of the strongest words to print.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines, with all words.")] = False,
+) -> None:
+    """Show what a .karui file holds: bytes by part, matrices with density and encoding, strongest words, provenance.
+
+    The weight of a word is what it alone changes in the logit of the label it speaks for.
+    """
+    from karui.runtime.model import Classifier
+    from karui.runtime.reader import read_artifact
+
+    artifact = read_artifact(model)
+    spec = artifact.spec
+    strongest = word_weights(Classifier(spec, name=model))
+    report: dict[str, Any] = {
+        "file": model,
+        "artifact_bytes": sum(artifact.sizes.values()),
+        "bytes_by_part": artifact.sizes,
+        "labels": spec.labels,
+        "normalisation": spec.normalisation,
+        "max_tokens": spec.max_tokens,
+        "pooling": spec.pooling,
+        "layers": [
+            {"kind": layer.kind, "activation": layer.activation, "hidden_sizes": [d.hidden_size for d in layer.directions]}
+            for layer in spec.layers
+        ],
+        "matrices": [
+            {
+                "name": record.name,
+                "shape": list(record.shape),
+                "kept": record.kept,
+                "density": round(record.kept / max(1, record.shape[0] * record.shape[1]), 6),
+                "values": record.values,
+                "encoding": record.layout + (", coded" if record.coded else ""),
+                "bytes": record.num_bytes,
+            }
+            for record in artifact.records
+        ],
+        "num_words": len(spec.words),
+        "words": [{"word": word, "label": label, "weight": round(weight, 6)} for word, label, weight in strongest],
+        "provenance": spec.provenance,
+    }
+    typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text_report(report, words))
+
+
+def word_weights(classifier: "Classifier") -> list[tuple[str, str, float]]:
+    """(word, label it speaks for, weight), strongest first: logit of a text of this one word minus that of an unknown word."""
+    import numpy as np
+
+    if not classifier.words:
+        return []
+    ids = np.arange(len(classifier.words) + 1, dtype=np.int32)[:, None]
+    logits = classifier.logits_ids(list(ids))
+    change = logits[1:] - logits[0]
+    if change.shape[1] == 1:
+        best, weight = (change[:, 0] > 0).astype(int), np.abs(change[:, 0])
+    else:
+        change = change - change.mean(axis=1, keepdims=True)
+        best, weight = change.argmax(axis=1), change.max(axis=1)
+    order = np.argsort(-weight, kind="stable")
+    return [(classifier.words[k], classifier.labels[best[k]], float(weight[k])) for k in order]
+
+
+def text_report(report: dict[str, Any], num_words: int) -> str:
+    """The report for people."""
+    total = report["artifact_bytes"]
+    out = [f"{report['file']}: {total} bytes, {report['num_words']} words, labels {', '.join(report['labels'])}"]
+    for number, layer in enumerate(report["layers"]):
+        sizes = " + ".join(map(str, layer["hidden_sizes"]))
+        out.append(f"layer {number}: {layer['kind']} ({layer['activation']}), {sizes} units")
+    out.append(f"pooling {report['pooling']}, tokens {report['normalisation']}, at most {report['max_tokens'] or 'all'}")
+    out += ["", "bytes    share  part"]
+    out += [f"{size:>7}  {size / total:>5.1%}  {part}" for part, size in report["bytes_by_part"].items() if size]
+    out += ["", "density   kept / cells        values  encoding            matrix"]
+    for matrix in report["matrices"]:
+        cells = matrix["shape"][0] * matrix["shape"][1]
+        share = f"{matrix['kept']} / {cells}"
+        out.append(f"{matrix['density']:>7.1%}   {share:<18}  {matrix['values']:<6}  {matrix['encoding']:<18}  {matrix['name']}")
+    if num_words and report["words"]:
+        out += ["", "weight   strongest words"]
+        out += [f"{entry['weight']:>7.3f}  {entry['word']} ({entry['label']})" for entry in report["words"][:num_words]]
+    if report["provenance"]:
+        out += ["", *(f"{key}: {value}" for key, value in report["provenance"].items())]
+    return "\n".join(out)
