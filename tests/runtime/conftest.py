@@ -21,7 +21,9 @@ def make_spec() -> SpecMaker:
         rng = np.random.default_rng(seed)
 
         def array(*shape: int) -> np.ndarray:
-            scale = 1 / np.sqrt(shape[1]) if len(shape) == 2 and shape[1] else 1.0  # outputs of size 1: errors stay small
+            scale = (
+                1 / np.sqrt(shape[1]) if len(shape) == 2 and shape[1] else 1.0
+            )  # outputs of size 1: errors stay small
             return (rng.normal(size=shape) * scale * (rng.random(shape) < density)).astype(np.float32)
 
         def table(cols: int) -> np.ndarray:
@@ -36,7 +38,11 @@ def make_spec() -> SpecMaker:
                 else Direction(array(gates * h, inputs), array(gates * h, h), array(4 * h))
                 for h in hidden
             ]
-            built.append(RecurrentLayer(kind, directions, ("identity", "tanh")[seed % 2] if kind == "sru" else "identity"))
+            built.append(
+                RecurrentLayer(
+                    kind, directions, ("identity", "tanh")[seed % 2] if kind == "sru" else "identity"
+                )
+            )
             inputs = sum(hidden)
         outputs = 1 if labels == 2 else labels
         pooled = inputs * (2 if pooling == "mean+max" else 1)

@@ -76,8 +76,12 @@ def expected_logits(spec: ClassifierSpec, ids: np.ndarray) -> np.ndarray:
 def test_engine_equals_torch(make_spec, kind: str, pooling: str, hidden: tuple[int, ...]) -> None:
     rng = np.random.default_rng(3)
     for layers, density, labels in ((1, 0.5, 2), (2, 1.0, 3), (2, 0.06, 2)):
-        spec = make_spec(kind, pooling=pooling, hidden=hidden, layers=layers, density=density, labels=labels, seed=layers)
-        documents = [rng.integers(0, 31, length).astype(np.int32) for length in LENGTHS] + [np.zeros(0, np.int32)]
+        spec = make_spec(
+            kind, pooling=pooling, hidden=hidden, layers=layers, density=density, labels=labels, seed=layers
+        )
+        documents = [rng.integers(0, 31, length).astype(np.int32) for length in LENGTHS] + [
+            np.zeros(0, np.int32)
+        ]
         answers = Classifier(spec).logits_ids(documents)
         for document, answer in zip(documents, answers, strict=True):
             assert np.abs(answer - expected_logits(spec, document)).max() <= ALLOWED

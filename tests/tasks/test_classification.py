@@ -29,7 +29,9 @@ def splits(copies: int = 30) -> Splits:
         texts = [f"{GOOD} {extra} {i % 7}" for i in range(n)] + [f"{BAD} {extra} {i % 5}" for i in range(n)]
         return TextDataset(texts, np.repeat([1, 0], n), ["negative", "positive"], "toy")
 
-    return Splits(part("", copies), part("validword", 8), part("testword", 8), ["negative", "positive"], "toy")
+    return Splits(
+        part("", copies), part("validword", 8), part("testword", 8), ["negative", "positive"], "toy"
+    )
 
 
 def task(*, sparse: str = "vd", seed: int = 0, **data: object) -> ClassificationTask:
@@ -43,6 +45,7 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_step() -> None:
     assert one.steps_per_epoch(0) == 4
     for step in (3, 0):  # any order
         assert all(torch.equal(a, b) for a, b in zip(one.batch(1, step), two.batch(1, step), strict=True))
+
     def order(t: ClassificationTask, epoch: int) -> torch.Tensor:
         return torch.cat([t.batch(epoch, s)[2] for s in range(4)])
 
@@ -87,7 +90,9 @@ def test_teacher_is_out_of_fold_kept_in_the_run_and_mixed_in(tmp_path: Path) -> 
     opinion = np.load(tmp_path / TEACHER_FILE)
     targets = taught.targets()
     labels = torch.from_numpy(taught.train_set.labels)
-    assert torch.allclose(targets, 0.4 * torch.from_numpy(opinion) + 0.6 * torch.nn.functional.one_hot(labels, 2))
+    assert torch.allclose(
+        targets, 0.4 * torch.from_numpy(opinion) + 0.6 * torch.nn.functional.one_hot(labels, 2)
+    )
     assert torch.allclose(targets.sum(1), torch.ones(len(labels)))
     assert torch.equal(taught.batch(0, 0)[2].argmax(1), labels[taught.buckets.batches(0)[0]])
     again = task(teacher="linear", teacher_share=0.4)
@@ -128,7 +133,9 @@ def test_soft_and_hard_targets_agree() -> None:
 def test_a_run_folder_rebuilds_the_model(tmp_path: Path) -> None:
     toy = task()
     toy.save_artifacts(tmp_path)
-    model, words, labels = load_run_model(tmp_path, ModelSettings(embedding_dim=4, hidden_size=3), SparseSettings(method="vd"))
+    model, words, labels = load_run_model(
+        tmp_path, ModelSettings(embedding_dim=4, hidden_size=3), SparseSettings(method="vd")
+    )
     model.load_state_dict(toy.model.state_dict())
     assert words == toy.vocabulary.words
     assert labels == ["negative", "positive"]

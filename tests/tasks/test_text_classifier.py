@@ -27,7 +27,9 @@ def build(**options: Any) -> TextClassifier:
 @pytest.mark.parametrize("recurrent", ["sru", "lstm", "gru"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("directions", [1, 2])
-def test_each_text_alone_gives_the_numbers_it_has_in_a_batch(recurrent: str, pooling: str, directions: int) -> None:
+def test_each_text_alone_gives_the_numbers_it_has_in_a_batch(
+    recurrent: str, pooling: str, directions: int
+) -> None:
     model, ids = build(recurrent=recurrent, pooling=pooling, directions=directions), documents()
     together = model(ids, LENGTHS)
     for b, n in enumerate(LENGTHS.tolist()):

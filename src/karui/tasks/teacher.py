@@ -19,12 +19,12 @@ def linear_teacher(texts: Sequence[str], labels: np.ndarray, n_classes: int, *, 
 
     Classes with fewer texts than folds are judged by models that may not know them: their probability is then 0.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  a second to import
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.model_selection import KFold  # noqa: PLC0415
-    from sklearn.multiclass import OneVsRestClassifier  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import KFold
+    from sklearn.multiclass import OneVsRestClassifier
 
-    rare = 3 if len(texts) >= 10_000 else 2  # noqa: PLR2004
+    rare = 3 if len(texts) >= 10_000 else 2
     vectorizer = TfidfVectorizer(
         tokenizer=tokenise,
         token_pattern=None,
@@ -38,7 +38,7 @@ def linear_teacher(texts: Sequence[str], labels: np.ndarray, n_classes: int, *, 
     found = np.zeros((len(texts), n_classes), dtype=np.float32)
     for known, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(labels):
         one = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", random_state=seed)
-        model = one if n_classes == 2 else OneVsRestClassifier(one)  # noqa: PLR2004
+        model = one if n_classes == 2 else OneVsRestClassifier(one)
         model.fit(features[known], labels[known])
         found[np.ix_(held_out, model.classes_)] = model.predict_proba(features[held_out])
     return found
