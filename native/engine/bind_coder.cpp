@@ -1,9 +1,12 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <optional>
 
 #include "engine/coder.hpp"
 
@@ -12,19 +15,27 @@ using namespace karui;
 
 namespace {
 
+using Hints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Cells = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-Matrix matrix_of(Cells& cells, int record, int values, int largest, int layout) {
+Matrix matrix_of(Cells& cells, int record, int values, int largest, int layout, const std::optional<Hints>& hints) {
     if (record < 0 || record > 255) throw nb::value_error("record must be in 0 .. 255");
     if (values < int8_values || values > float_values) throw nb::value_error("values must be 0, 1 or 2");
     if (largest < 1 || largest > 127) throw nb::value_error("largest must be in 1 .. 127");
     if (layout < dense || layout > row_sparse) throw nb::value_error("layout must be 0, 1 or 2");
     if (cells.shape(1) > 65535) throw nb::value_error("a matrix has at most 65535 columns");
-    return Matrix{int64_t(cells.shape(0)), int64_t(cells.shape(1)), record, values, largest, cells.data()};
+    Matrix matrix{int64_t(cells.shape(0)), int64_t(cells.shape(1)), record, values, largest, cells.data()};
+    if (hints) {
+        if (hints->shape(0) != cells.shape(0)) throw nb::value_error("hints must have one number a row");
+        matrix.hints = hints->data();
+        for (int64_t row = 0; row < matrix.rows; ++row)
+            if (matrix.hints[row] < 0 || matrix.hints[row] > 1 << 17) throw nb::value_error("hints must be in 0 .. 2^17");
+    }
+    return matrix;
 }
 
-void encode_matrix(Model<Encoder>& model, Cells cells, int record, int values, int largest, int layout) {
-    const Matrix matrix = matrix_of(cells, record, values, largest, layout);
+void encode_matrix(Model<Encoder>& model, Cells cells, int record, int values, int largest, int layout, std::optional<Hints> hints) {
+    const Matrix matrix = matrix_of(cells, record, values, largest, layout, hints);
     if (values == int8_values)
         for (int64_t i = 0; i < matrix.rows * matrix.cols; ++i)
             if (std::abs(int64_t(matrix.cells[i])) > largest) throw nb::value_error("a value is larger than `largest`");
@@ -32,8 +43,8 @@ void encode_matrix(Model<Encoder>& model, Cells cells, int record, int values, i
     code_matrix(model, matrix, layout);
 }
 
-void decode_matrix(Model<Decoder>& model, Cells cells, int record, int values, int largest, int layout) {
-    const Matrix matrix = matrix_of(cells, record, values, largest, layout);
+void decode_matrix(Model<Decoder>& model, Cells cells, int record, int values, int largest, int layout, std::optional<Hints> hints) {
+    const Matrix matrix = matrix_of(cells, record, values, largest, layout, hints);
     nb::gil_scoped_release release;
     std::fill(matrix.cells, matrix.cells + matrix.rows * matrix.cols, 0);
     code_matrix(model, matrix, layout);
@@ -76,7 +87,8 @@ void bind_coder(nb::module_& m) {
         .def("copy", [](const Model<Encoder>& self) { return Model<Encoder>(self); })
         .def_prop_ro("position", [](const Model<Encoder>& self) { return self.coder.position(); })
         .def_prop_ro("bits", [](const Model<Encoder>& self) { return self.coder.bits(); })
-        .def("matrix", &encode_matrix, nb::arg("cells"), nb::kw_only(), nb::arg("record"), nb::arg("values"), nb::arg("largest"), nb::arg("layout"))
+        .def("matrix", &encode_matrix, nb::arg("cells"), nb::kw_only(), nb::arg("record"), nb::arg("values"), nb::arg("largest"), nb::arg("layout"),
+             nb::arg("hints") = nb::none())
         .def("words", &encode_words, nb::arg("words"))
         .def("finish", &finish);
     nb::class_<Model<Decoder>>(m, "Decoder")
@@ -86,7 +98,8 @@ void bind_coder(nb::module_& m) {
                  new (self) Model<Decoder>(Decoder(std::vector<uint8_t>(begin, begin + data.size())));
              })
         .def_prop_ro("position", [](const Model<Decoder>& self) { return self.coder.position(); })
-        .def("matrix", &decode_matrix, nb::arg("cells"), nb::kw_only(), nb::arg("record"), nb::arg("values"), nb::arg("largest"), nb::arg("layout"))
+        .def("matrix", &decode_matrix, nb::arg("cells"), nb::kw_only(), nb::arg("record"), nb::arg("values"), nb::arg("largest"), nb::arg("layout"),
+             nb::arg("hints") = nb::none())
         .def("words", &decode_words, nb::arg("count"), nb::arg("max_word_bytes"), nb::arg("max_total"))
         .def("check_end", [](const Model<Decoder>& self) { self.coder.check_end(); });
     nb::exception<BadStream>(m, "BadStream", PyExc_ValueError);

@@ -137,6 +137,7 @@ struct Matrix {
     int values;     // Values
     int largest;    // largest magnitude of an integer, 1 .. 127
     int32_t* cells;  // rows * cols; zero before decoding
+    const int32_t* hints = nullptr;  // (rows): what is known of each row from another matrix, 0 .. 2^17; or null
 };
 
 template <typename Coder>

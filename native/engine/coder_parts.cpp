@@ -49,7 +49,7 @@ class MatrixCoder {
 
     void run(int layout) {
         for (int64_t row = 0; row < m_.rows; ++row) {
-            start_row();
+            start_row(row);
             int32_t* cells = m_.cells + row * m_.cols;
             if (layout == row_sparse) indexed_row(cells);
             else
@@ -69,9 +69,10 @@ class MatrixCoder {
     std::vector<uint8_t> above_;  // was the cell above kept?
     const uint64_t record_;
     Seen left_;
-    uint64_t left_col_ = 0, left_bits_ = 0, kept_in_row_ = 0;
+    uint64_t left_col_ = 0, left_bits_ = 0, kept_in_row_ = 0, hint_ = 0;
 
-    void start_row() {
+    void start_row(int64_t row) {
+        if (m_.hints) hint_ = uint64_t(m_.hints[row]);
         left_ = Seen();
         left_col_ = left_bits_ = kept_in_row_ = 0;
     }
@@ -95,14 +96,15 @@ class MatrixCoder {
     int code_mask(int64_t col, int kept) {
         const uint64_t c = uint64_t(col), above = above_[size_t(col)];
         const uint64_t kept_few = std::min<uint64_t>(kept_in_row_, 15);
-        const uint64_t contexts[5] = {
+        const uint64_t contexts[6] = {
             above << 2 | left_bits_,
             record_ | c << 1,
             record_ | left_bits_ << 2 | above << 1 | 1,
             record_ | c << 8 | kept_few,
             record_ | c << 4 | above << 1 | (left_bits_ & 1),
+            record_ | c << 20 | hint_,
         };
-        return model_.bit(mask_part, contexts, 5, kept);
+        return model_.bit(mask_part, contexts, m_.hints ? 6 : 5, kept);
     }
 
     // One kept value (or, in a dense matrix, any value).
@@ -120,7 +122,7 @@ class MatrixCoder {
 
     int integer_bit(Part part, uint64_t col, uint64_t node, int bit) {
         const Seen& up = column_[size_t(col)];
-        const uint64_t contexts[7] = {
+        const uint64_t contexts[8] = {
             node,
             record_ | node,
             record_ | col << 10 | node,
@@ -128,8 +130,9 @@ class MatrixCoder {
             record_ | (up.sign * 8 + up.bucket) << 10 | node,
             record_ | (col * 4 + left_.sign) << 10 | node,
             record_ | (left_col_ << 2 | left_.sign) << 26 | col << 10 | node,
+            record_ | col << 20 | hint_,
         };
-        return model_.bit(part, contexts, part == sign_part ? 7 : 6, bit);
+        return model_.bit(part, contexts, part != sign_part ? 6 : m_.hints ? 8 : 7, bit);
     }
 
     int32_t code_integer(uint64_t col, int32_t code, bool may_be_zero) {

@@ -95,6 +95,25 @@ def raw_bytes(codes: np.ndarray, values: int, layout: int) -> bytes:
     return bytes(head) + body
 
 
+def dequantize(codes: np.ndarray, values: int, scale: float) -> np.ndarray:
+    """Float32 values of a matrix of codes (`VALUES[values]`)."""
+    if values == 0:
+        with np.errstate(over="ignore"):
+            return codes.astype(np.float32) * np.float32(scale)
+    return (
+        codes.astype(np.uint16).view(np.float16).astype(np.float32) if values == 1 else codes.view(np.float32)
+    )
+
+
+def row_hints(embedding: np.ndarray) -> np.ndarray:
+    """What an embedding tells about the score of its word: place and sign of its largest value; 0 for an empty row."""
+    if not embedding.shape[1]:
+        return np.zeros(len(embedding), np.int32)
+    place = np.abs(embedding).argmax(axis=1)
+    value = embedding[np.arange(len(embedding)), place]
+    return np.where(value == 0, 0, 1 + 2 * place + (value < 0)).astype(np.int32)
+
+
 @dataclass
 class _Writer:
     """Two streams: plain bytes, and the coded stream that follows them."""
@@ -104,6 +123,7 @@ class _Writer:
     plain: bytearray = field(default_factory=bytearray)
     coded: _native.Encoder = field(default_factory=_native.Encoder)
     coded_cells: int = 0
+    hints: np.ndarray | None = None
 
     def text(self, value: str) -> None:
         data = value.encode()
@@ -153,7 +173,9 @@ class _Writer:
         else:
             self.plain += b"\x00" + raw
 
-    def matrix(self, array: np.ndarray, record: int, values: int, levels: int, scale: float | None) -> None:
+    def matrix(
+        self, name: str, array: np.ndarray, record: int, values: int, levels: int, scale: float | None
+    ) -> None:
         array = array if array.ndim == 2 else array[:, None]
         head = b""
         if values == 0:
@@ -166,6 +188,9 @@ class _Writer:
             codes = (array.astype(np.float32) + np.float32(0)).view(np.int32)
         codes = np.ascontiguousarray(codes)
         largest = max(1, int(np.abs(codes).max(initial=1))) if values == 0 else 1
+        hints = self.hints if name == "word_scores" else None
+        if name == "embedding":
+            self.hints = row_hints(dequantize(codes, values, scale or 1.0))
         layouts = range(3) if self.layout is None else [LAYOUTS.index(self.layout)]
         options: list[tuple[float, int, bool, object]] = []
         for layout in layouts:
@@ -173,7 +198,7 @@ class _Writer:
             options.append((8.0 * len(raw), layout, False, raw))
             if self.coding and codes.size <= _TRIED_CELLS and (layout > 0 or codes.size <= _TRIED_CELLS >> 2):
                 trial = self.coded.copy()
-                trial.matrix(codes, record=record, values=values, largest=largest, layout=layout)
+                trial.matrix(codes, record=record, values=values, largest=largest, layout=layout, hints=hints)
                 options.append((trial.bits - self.coded.bits + 8 * (values == 0), layout, True, trial))
         _, layout, coded, result = min(options, key=lambda option: option[:2])
         self.plain += bytes([layout | values << 2 | coded << 4]) + head
@@ -222,7 +247,7 @@ def encode(
         most = levels.get(name, 127) if isinstance(levels, Mapping) else 127 if vector else levels
         if not 1 <= most <= 127:
             raise ValueError(f"levels must be in [1, 127], got {most} for {name}")
-        writer.matrix(array, record, VALUES.index(values), most, (scales or {}).get(name))
+        writer.matrix(name, array, record, VALUES.index(values), most, (scales or {}).get(name))
     data = writer.finish()
     if coding and writer.coded_cells > CELLS_PER_BYTE * len(data) + FREE_CELLS:
         return encode(spec, values=values, levels=levels, scales=scales, coding=False, layout=layout)

@@ -18,6 +18,8 @@ from karui.runtime.format import (
     MAGIC,
     VALUE_BYTES,
     VALUES,
+    dequantize,
+    row_hints,
 )
 from karui.runtime.spec import (
     ACTIVATIONS,
@@ -76,13 +78,13 @@ def read_artifact(source: str | os.PathLike[str] | bytes) -> Artifact:
             ) from None
     try:
         return _Reader(data).run()
-    except _Refused as error:
+    except _RefusedError as error:
         raise ArtifactError(f"{name}: {error}; {error.remedy}") from None
     except _native.BadStream as error:
         raise ArtifactError(f"{name}: {error}; {_DAMAGED}") from None
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, message: str, remedy: str = _DAMAGED) -> None:
         super().__init__(message)
         self.remedy = remedy
@@ -92,30 +94,31 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         if not data.startswith(MAGIC):
-            raise _Refused("this is no karui artifact", "give a file written by `karui compact`")
+            raise _RefusedError("this is no karui artifact", "give a file written by `karui compact`")
         self.data, self.at, self.end = data, len(MAGIC), self.size
         version = self.varint("format_version")
         if version != FORMAT_VERSION:
-            raise _Refused(
+            raise _RefusedError(
                 f"its format_version is {version}, this karui reads version {FORMAT_VERSION}",
                 "install a newer karui",
             )
         if self.size < self.at + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-            raise _Refused("the checksum does not match, the file is cut or altered")
+            raise _RefusedError("the checksum does not match, the file is cut or altered")
         self.end = self.size - 4
         plain = self.varint("length of the plain part")
         if plain > self.end - self.at:
-            raise _Refused("the plain part is longer than the file")
+            raise _RefusedError("the plain part is longer than the file")
         self.coded = _native.Decoder(data[self.at + plain : self.end])
         self.end = self.at + plain
         self.sizes: dict[str, int] = {"frame": self.at}
         self.records: list[Record] = []
         self.counted = self.at
         self.coded_cells = 0
+        self.embedding = np.zeros((0, 0), np.float32)
 
     def take(self, count: int, what: str) -> bytes:
         if count > self.end - self.at:
-            raise _Refused(f"{what} needs {count} bytes where {self.end - self.at} are left")
+            raise _RefusedError(f"{what} needs {count} bytes where {self.end - self.at} are left")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -126,18 +129,18 @@ class _Reader:
             value |= (byte & 127) << shift
             if byte < 128:
                 if not byte and shift:
-                    raise _Refused(f"{what} is not in its shortest form")
+                    raise _RefusedError(f"{what} is not in its shortest form")
                 if value > most:
-                    raise _Refused(f"{what} is {value}, at most {most} is allowed")
+                    raise _RefusedError(f"{what} is {value}, at most {most} is allowed")
                 return value
-        raise _Refused(f"{what} has too many bytes")
+        raise _RefusedError(f"{what} has too many bytes")
 
     def text(self, what: str) -> str:
         data = self.take(self.varint(f"length of {what}", limits.MAX_TEXT_BYTES), what)
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise _Refused(f"{what} is not UTF-8") from None
+            raise _RefusedError(f"{what} is not UTF-8") from None
 
     def count(self, part: str) -> int:
         """Book the bytes since the last call under a name."""
@@ -158,7 +161,7 @@ class _Reader:
             for _ in range(self.varint("provenance", limits.MAX_PROVENANCE))
         ]
         if len(dict(pairs)) != len(pairs):
-            raise _Refused("a key of the provenance is there twice")
+            raise _RefusedError("a key of the provenance is there twice")
         self.count("provenance")
         outline = self.outline(n_labels)
         self.count("header")
@@ -167,8 +170,9 @@ class _Reader:
         arrays = {}
         for number, (name, rows, cols) in enumerate(outline.records()):
             arrays[name] = self.matrix(number, name, rows, cols)
+            self.embedding = arrays["embedding"]
         if self.at != self.end:
-            raise _Refused(f"{self.end - self.at} bytes are left over after the last matrix")
+            raise _RefusedError(f"{self.end - self.at} bytes are left over after the last matrix")
         self.coded.check_end()
         self.sizes["frame"] += self.size - self.counted  # end of the coded stream and checksum
         spec = spec_from(outline, words, labels, arrays)
@@ -183,13 +187,13 @@ class _Reader:
         for _ in range(self.varint("number of layers", limits.MAX_LAYERS)):
             code = self.varint("kind of a layer", 15)
             if code & 3 >= len(KINDS):
-                raise _Refused("a layer is of an unknown kind")
+                raise _RefusedError("a layer is of an unknown kind")
             sizes = tuple(self.varint("hidden size", limits.MAX_WIDTH) for _ in range(1 + (code >> 3)))
             layers.append(LayerOutline(KINDS[code & 3], ACTIVATIONS[code >> 2 & 1], sizes))
         outline = Outline(n_words, n_labels, width, POOLINGS[flags & 3], bool(flags >> 2), tuple(layers))
         problem = limits.size_problem(outline)
         if problem:
-            raise _Refused(problem)
+            raise _RefusedError(problem)
         return outline
 
     def words(self, count: int) -> list[str]:
@@ -205,47 +209,42 @@ class _Reader:
                 )
                 total += len(before)
                 if total > limits.MAX_WORD_LIST_BYTES:
-                    raise _Refused("the word list is too long")
+                    raise _RefusedError("the word list is too long")
                 found.append(before)
         if any(a >= b for a, b in zip([b"", *found], found, strict=False)) or any(
             b"\0" in word for word in found
         ):
-            raise _Refused("the words are not sorted, not different or empty")
+            raise _RefusedError("the words are not sorted, not different or empty")
         try:
             return [word.decode() for word in found]
         except UnicodeDecodeError:
-            raise _Refused("a word is not UTF-8") from None
+            raise _RefusedError("a word is not UTF-8") from None
 
     def matrix(self, number: int, name: str, rows: int, cols: int) -> np.ndarray:
         form = self.take(1, name)[0]
         layout, values, coded = form & 3, form >> 2 & 3, form >> 4
         if layout > 2 or values > 2 or coded > 1:
-            raise _Refused(f"{name} has the unknown form {form}")
+            raise _RefusedError(f"{name} has the unknown form {form}")
         scale = np.frombuffer(b"\0\0" + self.take(2, name), "<f4")[0] if values == 0 else np.float32(1)
         if not (np.isfinite(scale) and scale > 0):
-            raise _Refused(f"{name} has a scale that is not a positive number")
+            raise _RefusedError(f"{name} has a scale that is not a positive number")
         if coded:
             self.coded_cells += rows * cols
             if self.coded_cells > CELLS_PER_BYTE * self.size + FREE_CELLS:
-                raise _Refused(f"{name} of {rows} x {cols} is too large for a file of {self.size} bytes")
+                raise _RefusedError(f"{name} of {rows} x {cols} is too large for a file of {self.size} bytes")
             largest = self.take(1, name)[0] if values == 0 else 1
             if not 1 <= largest <= 127:
-                raise _Refused(f"{name} has a largest value of {largest}")
+                raise _RefusedError(f"{name} has a largest value of {largest}")
+            hints = row_hints(self.embedding) if name == "word_scores" else None
             codes = np.empty((rows, cols), np.int32)
-            self.coded.matrix(codes, record=number, values=values, largest=largest, layout=layout)
+            self.coded.matrix(
+                codes, record=number, values=values, largest=largest, layout=layout, hints=hints
+            )
         else:
             codes = self.plain_matrix(name, (rows, cols), values, layout)
-        if values == 0:
-            with np.errstate(over="ignore"):
-                array = codes.astype(np.float32) * scale
-        else:
-            array = (
-                codes.astype(np.uint16).view(np.float16).astype(np.float32)
-                if values == 1
-                else codes.view(np.float32)
-            )
+        array = dequantize(codes, values, float(scale))
         if not np.all(np.isfinite(array)):
-            raise _Refused(f"{name} has values that are not finite")
+            raise _RefusedError(f"{name} has values that are not finite")
         spent = self.count(name)
         kept = int(np.count_nonzero(codes))
         self.records.append(
@@ -262,7 +261,7 @@ class _Reader:
         elif layout == 1:
             bits = np.unpackbits(np.frombuffer(self.take(-(-cells // 8), name), np.uint8), bitorder="little")
             if bits[cells:].any():
-                raise _Refused(f"{name} has bits set behind its last cell")
+                raise _RefusedError(f"{name} has bits set behind its last cell")
             places = np.flatnonzero(bits[:cells])
             kept = len(places)
         else:
@@ -272,15 +271,15 @@ class _Reader:
                 for _ in range(self.varint(name, cols)):
                     col += 1 + self.varint(name, cols)
                     if col >= cols:
-                        raise _Refused(f"{name} has a value outside its row")
+                        raise _RefusedError(f"{name} has a value outside its row")
                     found.append(row * cols + col)
             places = np.asarray(found, np.int64)
             kept = len(found)
         raw = np.frombuffer(self.take(kept * VALUE_BYTES[values], name), ("<i1", "<u2", "<u4")[values])
         if layout and not raw.all():
-            raise _Refused(f"{name} has a kept value that is zero")
+            raise _RefusedError(f"{name} has a kept value that is zero")
         if values == 0 and (raw == -128).any():
-            raise _Refused(f"{name} has the value -128")
+            raise _RefusedError(f"{name} has the value -128")
         codes = np.zeros(cells, np.int32)
         codes[places] = raw.astype(np.int32) if values < 2 else raw.view(np.int32)
         return codes.reshape(shape)
