@@ -37,7 +37,8 @@ VERBS = {
     "compact": Verb("karui.cli.compact", "compact", "Shrink a trained run to one .karui file, exactly."),
     "predict": Verb("karui.cli.predict", "predict", "Answer with a .karui file; needs no PyTorch."),
     "inspect": Verb("karui.cli.inspect", "inspect", "Show what a .karui file holds and where its bytes are."),
-    "report": Verb("karui.cli.report", "report", "Print result tables and write report.html."),
+    "report": Verb("karui.cli.report", "report", "Print tables of runs or records, write report.html."),
+    "reproduce": Verb("karui.cli.reproduce", "reproduce", "Make a published row again and record it."),
     "bench": Verb("karui.cli.bench", "app", "Measure speed as ratios against named peers."),
     "data": Verb("karui.cli.data", "app", "List, fetch and verify the named data sets."),
 }

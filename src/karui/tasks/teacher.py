@@ -27,12 +27,12 @@ def linear_teacher(texts: Sequence[str], labels: np.ndarray, n_classes: int, *, 
     rare = 3 if len(texts) >= 10_000 else 2
     vectorizer = TfidfVectorizer(
         tokenizer=tokenise,
-        token_pattern=None,
+        token_pattern=None,  # type: ignore[arg-type]  # scikit-learn's stubs read the type from the default
         lowercase=False,
         ngram_range=(1, 2),
         min_df=rare,
         sublinear_tf=True,
-        dtype=np.float32,
+        dtype=np.float32,  # type: ignore[arg-type]  # same
     )
     features = vectorizer.fit_transform(texts)
     found = np.zeros((len(texts), n_classes), dtype=np.float32)
