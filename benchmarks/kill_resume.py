@@ -5,7 +5,7 @@ Run it from the root of the repository; it writes one record:
     python benchmarks/kill_resume.py --kills 20 --out results/kill_resume.json
 
 The moments are drawn over the whole life of the process: start-up, reading the data, training, and writing
-checkpoints, of which there are two a second here. The exit code is 0 only where every compared thing is equal.
+checkpoints, of which there are five a second here. The exit code is 0 only where every compared thing is equal.
 """
 
 import argparse
@@ -32,7 +32,7 @@ OPTIONS = [
     "--epochs=8",
     "--quiet",
 ]
-OPTIONS += ["--set=train.checkpoint_every_s=0.5", "--set=train.log_every=10"]
+OPTIONS += ["--set=train.checkpoint_every_s=0.2", "--set=train.log_every=10"]
 OPTIONS += ["--set=train.grad_clip_norm=5", "--set=train.weight_averaging=0.9"]
 MAIN = "import sys; from karui.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
@@ -53,21 +53,37 @@ def steps_done(folder: Path) -> int:
         return json.loads(file.metadata()["karui"])["state"]["global_step"]
 
 
-def kill_again_and_again(folder: Path, kills: int, window_s: float) -> dict[str, int]:
-    """Start, kill at a random moment, repeat; then let the run end."""
+def wait_for_training(process: subprocess.Popen, folder: Path) -> None:
+    """Return when the process begins to write its log, or has ended."""
+    began_ns = time.time_ns()
+    log = folder / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns > began_ns):
+        time.sleep(0.002)
+
+
+def kill_again_and_again(folder: Path, kills: int, start_up_s: float, training_s: float) -> dict[str, int]:
+    """Start, kill at a random moment, repeat; then let the run end.
+
+    Every fourth kill falls anywhere in the start-up (imports, data, reading the checkpoint), the others into the
+    training; a share of the training is left, so that the run does not end before the last kill.
+    """
     moments = random.Random(1)
-    found = {"kills": 0, "kills_after_a_checkpoint": 0, "kills_while_writing": 0, "resumed_at_new_steps": 0}
+    found = {"kills": 0, "kills_in_training": 0, "kills_while_writing": 0, "resumed_at_new_steps": 0}
     steps = 0
     while found["kills"] < kills:
         process = start(folder)
-        time.sleep(moments.uniform(0.0, window_s))
+        if found["kills"] % 4 == 3:
+            time.sleep(moments.uniform(0.0, start_up_s))
+        else:
+            wait_for_training(process, folder)
+            time.sleep(moments.uniform(0.0, 2.0 * training_s / kills))
+            found["kills_in_training"] += 1
         if process.poll() is not None:
             break  # the run has ended: too few kills are reported as they are
         process.send_signal(signal.SIGKILL)
         process.wait()
         before, steps = steps, steps_done(folder)
         found["kills"] += 1
-        found["kills_after_a_checkpoint"] += steps > 0
         found["kills_while_writing"] += any(folder.rglob(".tmp-*"))
         found["resumed_at_new_steps"] += steps > before
         print(f"kill {found['kills']}: the last checkpoint is of step {steps}", flush=True)
@@ -109,9 +125,7 @@ def main() -> None:
             sys.exit("the undisturbed run failed")
         took_s = time.monotonic() - began
         training_s = 60 * json.loads((whole / "results.json").read_text())["metrics"]["train_minutes"]
-        # Long enough to train on, short enough that the run does not end before the last kill.
-        window_s = (took_s - training_s) + 3.0 * training_s / arguments.kills
-        found = kill_again_and_again(killed, arguments.kills, window_s)
+        found = kill_again_and_again(killed, arguments.kills, took_s - training_s, training_s)
         one, other = figures(whole), figures(killed)
         results = json.loads((whole / "results.json").read_text())
     equal = {f"{name}_equal": one[name] == other[name] for name in one}

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from karui.errors import UserError
-from karui.train import FitResult, Task, TrainSettings, fit, load_weights
+from karui.train import FitResult, Task, TrainSettings, checkpoint, fit, load_weights
 from tests.support.tiny_task import BATCH, DOCUMENTS, TinyTask
 
 QUICK = TrainSettings(max_epochs=4, lr=0.01, penalty_weight=0.01, threads=1)
@@ -355,3 +355,47 @@ def test_bfloat16_where_the_cpu_has_it(tmp_path):
     run(Watching(), quick(precision="bf16-mixed"), tmp_path)
     assert set(seen) == {torch.bfloat16}
     assert load_weights(tmp_path)["output.weight"].dtype == torch.float32
+
+
+def test_kill_between_checkpoint_and_best_weights(tmp_path, monkeypatch):
+    """`last` names the weights of epoch 2 as the best, and they still have their temporary name."""
+    settings = quick(schedule="constant", checkpoint_every_s=0.0)
+    real, renames = Path.replace, []
+
+    def stop(self, target):
+        if self.name == "next-best.safetensors":
+            renames.append(self)
+            if len(renames) == 2:
+                raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(OneWeight([1.0], accuracies=[0.1, 0.9]), settings, tmp_path)
+    monkeypatch.undo()
+    result = run(OneWeight([1.0], accuracies=[0.5, 0.4]), settings, tmp_path, resume=True)
+    assert result.epoch == 1
+    assert load_weights(tmp_path)["weight"].tolist() == pytest.approx([-0.02])
+
+
+def test_kill_between_best_weights_and_checkpoint(tmp_path, monkeypatch):
+    """The weights of epoch 2 are written, `last` does not know them; the repeated epoch 2 may be another one."""
+    settings = quick(schedule="constant", checkpoint_every_s=0.0)
+    real, writes = checkpoint.write_file, []
+
+    def stop(path, tensors, info):
+        writes.append(path.name)
+        if writes.count("last.safetensors") == 2:
+            raise KeyboardInterrupt
+        real(path, tensors, info)
+
+    monkeypatch.setattr(checkpoint, "write_file", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(OneWeight([1.0], accuracies=[0.1, 0.9]), settings, tmp_path)
+    monkeypatch.undo()
+    assert writes == ["next-best.safetensors", "last.safetensors"] * 2
+    result = run(OneWeight([1.0], accuracies=[0.05, 0.04, 0.03]), settings, tmp_path, resume=True)
+    assert result.epoch == 0
+    assert load_weights(tmp_path)["weight"].tolist() == pytest.approx([-0.01])
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"best.safetensors", "final.safetensors", "last.safetensors"}
