@@ -3,6 +3,7 @@
 import functools
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
@@ -105,19 +106,17 @@ def accuracy_against_bytes(
     ours = [
         (file["artifact_bytes"], file[key], file["values"]) for file in files if file.get(key) is not None
     ]
-    names = list(dict.fromkeys(point["name"] for point in points))
+    names = list(dict.fromkeys(point["name"] for point in points if point.get(key) is not None))
     if not ours and not names:
         return None
     figure, (axis,) = _figure(1, height=3.5, width_each=7.6)
     for index, name in enumerate(names):
-        curve = sorted(
-            (p["artifact_bytes"], p[key]) for p in points if p["name"] == name and p.get(key) is not None
+        own = [point for point in points if point["name"] == name and point.get(key) is not None]
+        curve = sorted((point["artifact_bytes"], point[key]) for point in own)
+        color = SERIES[index % len(SERIES)]
+        axis.plot(
+            *zip(*curve, strict=True), color=color, linewidth=1.6, marker="o", markersize=3.5, label=name
         )
-        if curve:
-            color = SERIES[index % len(SERIES)]
-            axis.plot(
-                *zip(*curve, strict=True), color=color, linewidth=1.6, marker="o", markersize=3.5, label=name
-            )
     if ours:
         curve = [(size, value) for size, value, _ in ours]
         axis.plot(
@@ -205,7 +204,7 @@ def _series(lines: Sequence[MetricsLine], key: str, steps_per_epoch: float) -> l
     found = [
         (line.get("step", 0) / steps_per_epoch, float(line[key]))
         for line in lines
-        if isinstance(line.get(key), int | float) and line[key] == line[key]  # not NaN
+        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
     ]
     stride = max(1, len(found) // 300)
     return found[::stride] if (len(found) - 1) % stride == 0 else [*found[::stride], found[-1]]

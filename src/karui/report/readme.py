@@ -8,7 +8,6 @@ from karui.report.records import read_records
 from karui.report.tables import results_table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-EMPTY = "No results recorded yet."
 
 
 def with_results(text: str, results_dir: Path, *, where: str = "the text") -> str:
@@ -21,7 +20,9 @@ def with_results(text: str, results_dir: Path, *, where: str = "the text") -> st
         raise UserError(f"{where}: needs one line {BEGIN} and below it one line {END}")
     table = results_table(read_records(results_dir))
     head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{table.to_markdown() if table.rows else EMPTY}\n{END}{rest.partition(END)[2]}"
+    return (
+        f"{head}{BEGIN}\n{table.to_markdown() + chr(10) if table.rows else ''}{END}{rest.partition(END)[2]}"
+    )
 
 
 def update_readme(readme_path: Path, results_dir: Path, *, check: bool = False) -> bool:

@@ -3,11 +3,12 @@
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from karui.report.records import BASELINES, data_title
-from karui.report.schema import RunFolder
+from karui.report.schema import CompactFile, RunFolder
 from karui.report.units import format_bytes, format_percent, format_points, format_times, format_us
 
 LEVEL = 0.0005  # differences below 0.05 points are called equal
@@ -140,7 +141,7 @@ def run_table(run: RunFolder, dense: RunFolder | None = None) -> Table:
         beside = rivals(points, size, key)
         table.rows.append(
             [
-                f"compact, {file['values']}",
+                file_title(file, run.files),
                 format_percent(file.get(key)),
                 format_bytes(size),
                 format_times(best["artifact_bytes"] / size) if best else "–",
@@ -162,10 +163,19 @@ def dense_of(run: RunFolder, dense: RunFolder | None) -> Mapping[str, Any] | Non
     return run.compact.get("dense")
 
 
+def file_title(file: CompactFile, files: Sequence[CompactFile]) -> str:
+    """Return what a file is called in a row: by its values, and by its name where several have the same."""
+    same = sum(other["values"] == file["values"] for other in files)
+    return (
+        f"compact, {file['values']}" if same == 1 else f"{Path(file.get('path', '')).name}, {file['values']}"
+    )
+
+
 def accuracy_key(run: RunFolder) -> str:
-    """Return "test_accuracy", or "valid_accuracy" for a set without test split, where no file has one."""
-    has_test = any(file.get("test_accuracy") is not None for file in run.files)
-    return "test_accuracy" if has_test or not run.files else "valid_accuracy"
+    """Return "test_accuracy", or "valid_accuracy" for a set without test split, where nothing has one."""
+    entries = [*run.files, *(run.baselines or {}).get("points", [])]
+    has_test = any(entry.get("test_accuracy") is not None for entry in entries)
+    return "test_accuracy" if has_test or not entries else "valid_accuracy"
 
 
 def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
@@ -251,7 +261,7 @@ def _run_notes(run: RunFolder, has_dense: bool) -> list[str]:
         accuracy = file.get(key)
         if best and best.accuracy is not None and accuracy is not None and best.accuracy - accuracy >= LEVEL:
             notes.append(
-                f"compact, {file['values']}: {best.name} is more accurate with no more bytes, "
+                f"{file_title(file, run.files)}: {best.name} is more accurate with no more bytes, "
                 f"{format_percent(best.accuracy)} in {format_bytes(best.artifact_bytes)} "
                 f"against {format_percent(accuracy)} in {format_bytes(file['artifact_bytes'])}"
             )

@@ -91,7 +91,9 @@ def _sizes(
     for cutoff in CUTOFFS:
         model = fasttext.load_model(full)
         try:
-            model.quantize(train, qnorm=True, retrain=True, cutoff=cutoff, thread=1, verbose=0)
+            model.quantize(
+                train, qnorm=True, retrain=True, cutoff=cutoff, thread=1, verbose=-1
+            )  # 0 is read as unset
         except (RuntimeError, ValueError):  # fewer features than the code books need
             continue
         model.save_model(str(small))
