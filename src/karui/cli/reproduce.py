@@ -1,0 +1,134 @@
+"""`karui reproduce`: make a published row again, seed by seed, and record what came out beside what was expected."""
+
+import contextlib
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karui.errors import UserError
+
+TABLES = {"classification": "classification"}
+DENSE_PATIENCE = 3  # evaluations without a better validation accuracy before the dense rival stops
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="Table: classification.", show_default=False)],
+    row: Annotated[
+        str | None, typer.Argument(help="A row, which is a recipe's name; all rows if left out.")
+    ] = None,
+    *,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    runs: Annotated[
+        Path, typer.Option(help="Folder of the run folders; finished runs are taken as they are.")
+    ] = Path("runs"),
+    results: Annotated[Path, typer.Option(help="Folder that gets one record a row and seed.")] = Path(
+        "results"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
+) -> None:
+    """Train, compact and record the rows of a table.
+
+    Each row and seed is one sparse run and one dense run of the same recipe; both are resumed where they stopped.
+    The size of the file is the recipe's `expect.artifact_bytes`; how to round the weights within it is chosen on
+    validation texts.
+    """
+    from karui import recipes
+
+    if table not in TABLES:
+        raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
+    known = [name for name in recipes.names() if recipes.get(name).expect]
+    if row is not None and row not in known:
+        raise UserError(f"no row {row!r} in {table}; the rows are {', '.join(known)}")
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise UserError(f"seeds must be whole numbers separated by commas, got {seeds!r}") from None
+    made = []
+    for name in known if row is None else [row]:
+        for seed in numbers:
+            made.append(_make(recipes.get(name), seed, runs, results))
+            if not as_json:
+                typer.echo(_line(made[-1]))
+    if as_json:
+        typer.echo(json.dumps(made))
+
+
+def _make(recipe: Any, seed: int, runs: Path, results: Path) -> dict[str, Any]:
+    """Run both sides of a row and write its record."""
+    sparse_dir, dense_dir = runs / f"{recipe.name}-seed{seed}", runs / f"{recipe.name}-dense-seed{seed}"
+    train = dataclasses.replace(recipe.train, seed=seed)
+    _train(dataclasses.replace(recipe, train=train), sparse_dir)
+    method = dataclasses.replace(recipe.sparse, method="none")
+    early = dataclasses.replace(train, keep="best", patience=DENSE_PATIENCE)
+    _train(dataclasses.replace(recipe, sparse=method, train=early), dense_dir)
+    sparse = _compact(sparse_dir, budget=int(recipe.expect["artifact_bytes"]))
+    dense = _compact(dense_dir, budget=None)
+    metrics = {
+        "test_accuracy": sparse["test_accuracy"],
+        "valid_accuracy": sparse["valid_accuracy"],
+        "artifact_bytes": sparse["artifact_bytes"],
+        "words_kept": sparse["words_kept"],
+        "us_per_document": sparse["us_per_document"],
+        "dense_accuracy": dense["test_accuracy"],
+        "dense_bytes": dense["artifact_bytes"],
+        "dense_us_per_document": dense["us_per_document"],
+    }
+    from karui.report.records import write_record
+
+    subset = bool(json.loads((sparse_dir / "results.json").read_text(encoding="utf-8"))["subset"])
+    path = write_record(
+        results,
+        task="classification",
+        data=recipe.data.name,
+        subset=subset,
+        recipe=recipe.name,
+        seed=seed,
+        metrics=metrics,
+    )
+    return {
+        "row": recipe.name,
+        "seed": seed,
+        "record": str(path),
+        "expect": recipe.expect,
+        "metrics": metrics,
+    }
+
+
+def _train(recipe: Any, out: Path) -> None:
+    """Train or resume a recipe in its folder, as `karui train` would."""
+    from karui.cli.train import train
+    from karui.recipes import base
+
+    config = out / "config.json"
+    if not config.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        base.save(recipe, config)
+    stored = base.load(type(recipe), config)
+    if stored != recipe:
+        raise UserError(f"{out} holds a run of other settings; name another --runs folder or remove it")
+    with contextlib.redirect_stdout(io.StringIO()):
+        train("classify", out=out, resume=True, quiet=True)
+
+
+def _compact(run: Path, *, budget: int | None) -> dict[str, Any]:
+    """Compact a run into `model.karui` beside it and return the figures of that file."""
+    from karui.cli.compact import compact
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        compact(
+            run, output=run / "model.karui", max_bytes=None if budget is None else str(budget), as_json=True
+        )
+    return json.loads(said.getvalue())
+
+
+def _line(made: dict[str, Any]) -> str:
+    figures, expect = made["metrics"], made["expect"]
+    return (
+        f"{made['row']} seed {made['seed']}: {figures['test_accuracy']:.2%} in {figures['artifact_bytes']:,} bytes "
+        f"({figures['words_kept']} words); expected {expect['test_accuracy']:.1%} in {int(expect['artifact_bytes']):,}"
+    )
