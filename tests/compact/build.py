@@ -79,9 +79,9 @@ def texts(words, *, seed=0, count=8):
     random = np.random.default_rng(seed)
     known = [*words, "unknown"] if words else ["unknown"]
     mixed = [
-        [known[i] for i in random.integers(len(known), size=random.integers(1, 16))] for _ in range(count)
+        [known[i] for i in random.integers(len(known), size=random.integers(1, 12))] for _ in range(count)
     ]
-    return [[], ["unknown"], ["unknown"] * 7, known[:1], [known[0]] * 60, *mixed]
+    return [[], ["unknown"], ["unknown"] * 7, known[:1], [known[0]] * 40, *mixed]
 
 
 def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):

@@ -144,8 +144,9 @@ def _measure(answer: Callable[[list[str]], Any], splits: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("valid", "test"):
         part = getattr(splits, name)
-        known = part is not None and len(part)
-        found[f"{name}_accuracy"] = accuracy(np.asarray(answer(part.texts)), part.labels) if known else None
+        found[f"{name}_accuracy"] = (
+            None if part is None or not len(part) else accuracy(np.asarray(answer(part.texts)), part.labels)
+        )
     texts = (splits.test or splits.valid).texts
     found["us_per_document"] = on_one_thread(lambda: us_per_document(answer, texts))
     return found

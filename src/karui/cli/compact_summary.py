@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from karui.cli.runs import TrainedRun
+from karui.compact.figures import spread
 from karui.files import atomic_write
 
 MAX_WORDS_LISTED = 3000
@@ -100,9 +101,9 @@ def page(summary: dict[str, Any]) -> str:
         f"\nproof: on {exact['documents']} texts the fp32 file equals the masked model within {error}"
     )
     if not proof["exact"]:
+        same = f"{proof['label_agreement']:.1%} of {proof['documents']} validation texts keep their label"
         lines.append(
-            f"rounding to {summary['values']}: the same label on {proof['label_agreement']:.1%} of them, "
-            f"largest change of a logit {proof['max_error']:.2g}"
+            f"rounding to {summary['values']}: {same}, a logit changes by at most {proof['max_error']:.2g}"
         )
     return "\n".join(lines)
 
@@ -176,9 +177,8 @@ def word_weights(artifact: Any) -> list[dict[str, Any]]:
 def pick_examples(artifact: Any, part: Any) -> list[dict[str, Any]]:
     """Some short documents, spread over the split, with the spans the model reads."""
     short = [i for i, text in enumerate(part.texts) if 0 < len(text) <= EXAMPLE_CHARACTERS]
-    picked = np.unique(np.linspace(0, len(short) - 1, min(EXAMPLES, len(short))).astype(int)) if short else []
     found = []
-    for position in picked:
+    for position in spread(len(short), EXAMPLES):
         text, label = part.texts[short[position]], part.label_names[part.labels[short[position]]]
         found.append(
             {

@@ -91,8 +91,9 @@ def open_run(run_dir: Path) -> TrainedRun:
 
 def us_per_document(answer: Callable[[list[str]], Any], texts: Sequence[str]) -> float | None:
     """Microseconds a document, one at a time, tokenisation included: best of three passes; None without texts."""
-    picked = np.unique(np.linspace(0, len(texts) - 1, min(TIMED_DOCUMENTS, len(texts))).astype(int))
-    chosen = [texts[i] for i in picked] if len(texts) else []
+    from karui.compact.figures import spread
+
+    chosen = [texts[i] for i in spread(len(texts), TIMED_DOCUMENTS)]
     if not chosen:
         return None
     answer(chosen[:1])

@@ -18,6 +18,11 @@ class ClassFigures:
     precision: float
 
 
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` positions of `count`, evenly spread, the first and the last among them."""
+    return sorted({int(position) for position in np.linspace(0, count - 1, min(most, count))})
+
+
 def predictions(logits: np.ndarray) -> np.ndarray:
     """(N, C) to class positions (N,): one output says the second class where it is positive."""
     if logits.shape[1] == 1:

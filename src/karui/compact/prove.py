@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 import karui
-from karui.compact.figures import predictions
+from karui.compact.figures import predictions, spread
 from karui.errors import UserError
 
 TOLERANCE = 1e-5  # of fp32 files, times the largest logit of the text where that is above 1
 MIN_AGREEMENT = 0.95  # rounded values: share of texts that must keep their label
 LONG_TEXT_WORDS = 5000
+SPECIAL_TEXTS = 7  # of `proof_texts`, at its beginning
 Answer = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -38,14 +39,10 @@ class Proof:
 def proof_texts(texts: Sequence[str], words: Sequence[str], *, most: int = 400) -> list[str]:
     """Texts to compare on: up to `most` of `texts` spread evenly, and those that break careless code.
 
-    Nothing, blanks, one known word, one unknown word, unknown words only, every kept word once, a very long text.
+    First those: nothing, blanks, one known word, one unknown word, unknown words only, every kept word once, a very
+    long text.
     """
-    picked = (
-        np.unique(np.linspace(0, len(texts) - 1, min(most, len(texts))).astype(np.int64))
-        if len(texts)
-        else []
-    )
-    chosen = [texts[i] for i in picked]
+    chosen = [texts[i] for i in spread(len(texts), most)]
     unknown = "qxz" * 7  # no word list holds it; if one did, the comparison would still be right
     known = list(words[:1]) or [unknown]
     everything = " ".join(words[:LONG_TEXT_WORDS])

@@ -94,7 +94,8 @@ def _forget_zero_outputs(spec: ClassifierSpec) -> None:
 def _drop_unread(spec: ClassifierSpec) -> None:
     """Remove units and columns that the logits do not depend on, from the last layer to the embedding."""
     copies = pooled_copies(spec)
-    read = spec.output_weight.any(axis=0).reshape(copies, -1).any(axis=0)  # features of the last layer
+    # (D*H,): features of the last layer that any output reads, in any of their pooled copies
+    read = np.any(spec.output_weight.reshape(len(spec.output_weight) * copies, -1), axis=0)
     for k in reversed(range(len(spec.layers))):
         kept = live_units(spec.layers[k], read)
         _cut_readers(spec, k + 1, np.concatenate(kept))
@@ -156,7 +157,7 @@ def _drop_words(spec: ClassifierSpec) -> None:
     """Words whose rows are zero share row 0 from now on; a table of scores that is all zero goes."""
     if spec.word_scores is not None and not spec.word_scores.any():
         spec.word_scores = None
-    used = spec.embedding.any(axis=1)
+    used = np.any(spec.embedding, axis=1)
     if spec.word_scores is not None:
         used |= spec.word_scores.any(axis=1)
     used[0] = True
