@@ -13,7 +13,9 @@ from karui.runtime.model import load
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 TINY = str(GOLDEN / "tiny.karui")
-LINES = b"a quiet, funny film\n\nnul\x00 in good text\r\n\xef\xbb\xbf\xc3\x9f and \xe6\xbc\xa2 without a line end"
+LINES = (
+    b"a quiet, funny film\n\nnul\x00 in good text\r\n\xef\xbb\xbf\xc3\x9f and \xe6\xbc\xa2 without a line end"
+)
 TEXTS = ["a quiet, funny film", "", "nul\0 in good text", "\ufeffß and 漢 without a line end"]
 
 
@@ -56,11 +58,16 @@ def test_standard_input() -> None:
     assert done.stdout.decode().splitlines() == load(TINY).predict(TEXTS)
 
 
-def test_standard_input_that_is_not_utf8(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_input_that_is_not_utf8(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\nb\xe4d\n")))
     assert main(["predict", TINY, "-"]) == 2
     error = capsys.readouterr().err
-    assert error == "karui: standard input, line 2: byte 0xe4 at position 2 is not UTF-8; convert the file to UTF-8\n"
+    assert (
+        error
+        == "karui: standard input, line 2: byte 0xe4 at position 2 is not UTF-8; convert the file to UTF-8\n"
+    )
 
 
 def test_file_that_is_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,17 @@ def test_threads_give_the_same_bits(make_spec) -> None:
 @pytest.mark.parametrize("ids", [[-1], [31], [2**31 - 1]])
 def test_ids_outside_the_list_are_refused(make_spec, ids: list[int]) -> None:
     with pytest.raises(ValueError, match=f"in 0 .. 30, got {ids[0]}"):
-        Classifier(make_spec()).logits_ids([np.asarray(ids, np.int32)])
+        Classifier(make_spec()).logits_ids([ids])
+    with pytest.raises(ValueError, match=f"in 0 .. 30, got {ids[0]}"):  # the engine checks by itself
+        Classifier(make_spec())._engine.logits_ids(np.asarray(ids, np.int32), np.asarray([0, 1]))
+    with pytest.raises(TypeError, match="integers, got float64"):
+        Classifier(make_spec()).logits_ids([[1.5]])
+
+
+@pytest.mark.parametrize("offsets", [[], [1, 2], [0, 2, 1], [0, 1], [0, 3]])
+def test_offsets_outside_the_ids_are_refused(make_spec, offsets: list[int]) -> None:
+    with pytest.raises(ValueError, match="offsets must"):
+        Classifier(make_spec())._engine.logits_ids(np.zeros(2, np.int32), np.asarray(offsets, np.int64))
 
 
 def test_shapes_are_checked_by_the_engine_itself(make_spec) -> None:

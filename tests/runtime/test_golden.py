@@ -12,7 +12,23 @@ from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer, enco
 from karui.runtime.model import load
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-WORDS = ["!", "?", "bad", "boring", "don't", "dull", "excellent", "fun", "funny", "good", "great", "quiet", "worst", "ß", "漢"]
+WORDS = [
+    "!",
+    "?",
+    "bad",
+    "boring",
+    "don't",
+    "dull",
+    "excellent",
+    "fun",
+    "funny",
+    "good",
+    "great",
+    "quiet",
+    "worst",
+    "ß",
+    "漢",
+]
 
 
 def array(*shape: int, start: int) -> np.ndarray:
@@ -25,7 +41,9 @@ def array(*shape: int, start: int) -> np.ndarray:
     return np.asarray(out, np.float32).reshape(shape)
 
 
-def golden_spec(kind: str, hidden: tuple[int, ...], labels: list[str], pooling: str, activation: str = "identity") -> ClassifierSpec:
+def golden_spec(
+    kind: str, hidden: tuple[int, ...], labels: list[str], pooling: str, activation: str = "identity"
+) -> ClassifierSpec:
     """A small classifier; the word "!" has no embedding."""
     gates, outputs = (3 if kind == "gru" else 4), 1 if len(labels) == 2 else len(labels)
     directions = [
@@ -46,10 +64,16 @@ def golden_spec(kind: str, hidden: tuple[int, ...], labels: list[str], pooling: 
 
 
 CASES = {
-    "tiny": (golden_spec("sru", (4, 3), ["negative", "positive"], "mean+max", "tanh"), {"values": "int8", "levels": 15}),
+    "tiny": (
+        golden_spec("sru", (4, 3), ["negative", "positive"], "mean+max", "tanh"),
+        {"values": "int8", "levels": 15},
+    ),
     "sru": (golden_spec("sru", (5,), ["a", "b", "c"], "last"), {"values": "fp16"}),
     "lstm": (golden_spec("lstm", (3, 2), ["no", "yes"], "mean"), {"values": "fp32", "coding": False}),
-    "gru": (golden_spec("gru", (4,), ["no", "yes"], "max"), {"values": "int8", "coding": False, "layout": "row-sparse"}),
+    "gru": (
+        golden_spec("gru", (4,), ["no", "yes"], "max"),
+        {"values": "int8", "coding": False, "layout": "row-sparse"},
+    ),
 }
 TEXT = "A quiet, funny film! Don't call it dull."
 ANSWERS = {

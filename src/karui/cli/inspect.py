@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A .karui file.")],
     words: Annotated[int, typer.Option(min=0, help="How many of the strongest words to print.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines, with all words.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document for machines, with all words.")
+    ] = False,
 ) -> None:
     """Show what a .karui file holds: bytes by part, matrices with density and encoding, strongest words, provenance.
 
@@ -33,7 +35,11 @@ def inspect(
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,
         "layers": [
-            {"kind": layer.kind, "activation": layer.activation, "hidden_sizes": [d.hidden_size for d in layer.directions]}
+            {
+                "kind": layer.kind,
+                "activation": layer.activation,
+                "hidden_sizes": [d.hidden_size for d in layer.directions],
+            }
             for layer in spec.layers
         ],
         "matrices": [
@@ -49,7 +55,9 @@ def inspect(
             for record in artifact.records
         ],
         "num_words": len(spec.words),
-        "words": [{"word": word, "label": label, "weight": round(weight, 6)} for word, label, weight in strongest],
+        "words": [
+            {"word": word, "label": label, "weight": round(weight, 6)} for word, label, weight in strongest
+        ],
         "provenance": spec.provenance,
     }
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text_report(report, words))
@@ -76,21 +84,32 @@ def word_weights(classifier: "Classifier") -> list[tuple[str, str, float]]:
 def text_report(report: dict[str, Any], num_words: int) -> str:
     """The report for people."""
     total = report["artifact_bytes"]
-    out = [f"{report['file']}: {total} bytes, {report['num_words']} words, labels {', '.join(report['labels'])}"]
+    out = [
+        f"{report['file']}: {total} bytes, {report['num_words']} words, labels {', '.join(report['labels'])}"
+    ]
     for number, layer in enumerate(report["layers"]):
         sizes = " + ".join(map(str, layer["hidden_sizes"]))
         out.append(f"layer {number}: {layer['kind']} ({layer['activation']}), {sizes} units")
-    out.append(f"pooling {report['pooling']}, tokens {report['normalisation']}, at most {report['max_tokens'] or 'all'}")
+    out.append(
+        f"pooling {report['pooling']}, tokens {report['normalisation']}, at most {report['max_tokens'] or 'all'}"
+    )
     out += ["", "bytes    share  part"]
-    out += [f"{size:>7}  {size / total:>5.1%}  {part}" for part, size in report["bytes_by_part"].items() if size]
+    out += [
+        f"{size:>7}  {size / total:>5.1%}  {part}" for part, size in report["bytes_by_part"].items() if size
+    ]
     out += ["", "density   kept / cells        values  encoding            matrix"]
     for matrix in report["matrices"]:
         cells = matrix["shape"][0] * matrix["shape"][1]
         share = f"{matrix['kept']} / {cells}"
-        out.append(f"{matrix['density']:>7.1%}   {share:<18}  {matrix['values']:<6}  {matrix['encoding']:<18}  {matrix['name']}")
+        out.append(
+            f"{matrix['density']:>7.1%}   {share:<18}  {matrix['values']:<6}  {matrix['encoding']:<18}  {matrix['name']}"
+        )
     if num_words and report["words"]:
         out += ["", "weight   strongest words"]
-        out += [f"{entry['weight']:>7.3f}  {entry['word']} ({entry['label']})" for entry in report["words"][:num_words]]
+        out += [
+            f"{entry['weight']:>7.3f}  {entry['word']} ({entry['label']})"
+            for entry in report["words"][:num_words]
+        ]
     if report["provenance"]:
         out += ["", *(f"{key}: {value}" for key, value in report["provenance"].items())]
     return "\n".join(out)

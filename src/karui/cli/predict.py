@@ -14,9 +14,13 @@ from karui.files import os_reason
 
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A .karui file.")],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Texts, one a line; - is standard input.")] = "-",
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Texts, one a line; - is standard input.")
+    ] = "-",
     proba: Annotated[bool, typer.Option("--proba", help="Add the probability of every label.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for machines.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line for machines.")
+    ] = False,
 ) -> None:
     """Answer with a .karui file: for every line of FILE the most probable label.
 
@@ -32,9 +36,19 @@ def predict(
             label = classifier.labels[best]
             if as_json:
                 pairs = dict(zip(classifier.labels, (round(float(p), 7) for p in probabilities), strict=True))
-                answer = json.dumps({"label": label, "probability": pairs[label], "probabilities": pairs}, ensure_ascii=False)
+                answer = json.dumps(
+                    {"label": label, "probability": pairs[label], "probabilities": pairs}, ensure_ascii=False
+                )
             elif proba:
-                answer = "\t".join([label, *(f"{name}={p:.6f}" for name, p in zip(classifier.labels, probabilities, strict=True))])
+                answer = "\t".join(
+                    [
+                        label,
+                        *(
+                            f"{name}={p:.6f}"
+                            for name, p in zip(classifier.labels, probabilities, strict=True)
+                        ),
+                    ]
+                )
             else:
                 answer = label
             sys.stdout.write(answer + "\n")

@@ -80,12 +80,14 @@ class Classifier:
         offsets = np.zeros(len(ids) + 1, np.int64)
         np.cumsum([len(document) for document in ids], out=offsets[1:])
         flat = np.concatenate(
-            [
-                np.zeros(0, np.int32),
-                *(np.asarray(document).astype(np.int32, casting="same_kind") for document in ids),
-            ]
+            [np.zeros(0, np.int64), *(np.asarray(document) for document in ids if len(document))]
         )
-        return self._finite(self._engine.logits_ids(flat, offsets, threads))
+        if not np.issubdtype(flat.dtype, np.integer):
+            raise TypeError(f"word ids must be integers, got {flat.dtype}")
+        outside = (flat < 0) | (flat > len(self.words))
+        if outside.any():
+            raise ValueError(f"a word id must be in 0 .. {len(self.words)}, got {flat[outside][0]}")
+        return self._finite(self._engine.logits_ids(flat.astype(np.int32), offsets, threads))
 
     def predict_proba(self, texts: str | Iterable[str], *, threads: int = 1) -> np.ndarray:
         """Probabilities, float32 (n, C); (C,) for one str."""
