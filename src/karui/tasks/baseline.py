@@ -18,24 +18,7 @@ from karui.tasks.fasttext_baseline import fasttext_files, installed
 from karui.tasks.linear_baseline import Candidate, LinearPath, pick
 from karui.tasks.linear_file import decode
 
-MAX_BYTES = [
-    1000,
-    1500,
-    2000,
-    2500,
-    3000,
-    4000,
-    5000,
-    6000,
-    8000,
-    10000,
-    15000,
-    20000,
-    25000,
-    35000,
-    50000,
-    100000,
-]
+MAX_BYTES = [1000, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 25000, 35000, 50000]
 LINEAR = "L1 logistic regression, int8"
 FASTTEXT = "fastText, quantised"
 _TIMED_DOCUMENTS = 200

@@ -17,8 +17,10 @@ from scipy import sparse
 from karui.tasks.linear_file import LinearModel, best_label, code_ngrams, decode, encode, quantize
 from karui.tasks.ngrams import NgramIndex, scaled
 
-LENGTH_POWERS = (0.0, 0.25)
+LENGTH_POWERS = (0.25, 0.0)
+SHORT = 100  # words of a typical document below which its length hardly matters: one power is enough
 REFIT_C = (0.1, 0.5)
+REFIT_NGRAMS = 2000  # above, L2 refits lost to the L1 weights on every set tried, and cost the most
 LEVELS = (127, 31, 11)
 PATH_START = 3.0  # times the smallest C that keeps any feature
 PATH_FACTOR = 1.6
@@ -64,7 +66,8 @@ class LinearPath:
         """Yield every file of at most `max_bytes`, for each way to scale by length."""
         if not len(self.index):
             return
-        for length_power in LENGTH_POWERS:
+        is_short = np.median(self._counts[0][1]) < SHORT
+        for length_power in LENGTH_POWERS[:1] if is_short else LENGTH_POWERS:
             features = self._features(length_power)
             strength = PATH_START * smallest_c(features.train, features.train_labels, len(self.labels))
             best, stale = 0.0, 0
@@ -112,7 +115,8 @@ class LinearPath:
         coded = code_ngrams(names)
         train, valid = features.train[:, picked], features.valid[:, picked]
         fits: list[tuple[float | None, np.ndarray, np.ndarray]] = [(None, weights[picked], bias)]
-        fits += [(c, *fit_l2(train, features.train_labels, len(self.labels), c)) for c in REFIT_C]
+        if len(names) <= REFIT_NGRAMS:
+            fits += [(c, *fit_l2(train, features.train_labels, len(self.labels), c)) for c in REFIT_C]
         for refit, w, b in fits:
             for levels in LEVELS:
                 rounded, scale = quantize(w, levels)

@@ -5,7 +5,6 @@ scale and biases (float32 each); n-gram count; length of the coded n-grams, the 
 Counts and lengths are LEB128. C' is 1 for two labels, else the number of labels.
 """
 
-import lzma
 import math
 import struct
 import zlib
@@ -18,8 +17,6 @@ import numpy as np
 
 from karui import _native
 from karui.runtime.tokenise import tokenise
-
-_LZMA = [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 3, "lp": 0, "pb": 0}]
 
 
 @dataclass
@@ -114,49 +111,13 @@ def _smallest(value: object, coders: Sequence[tuple[Callable, Callable]]) -> tup
     return best, coded[best]
 
 
-def _deflate(data: bytes) -> bytes:
+def _deflate(ngrams: list[str]) -> bytes:
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return compressor.compress(data) + compressor.flush()
+    return compressor.compress("\n".join(ngrams).encode()) + compressor.flush()
 
 
-def _inflate(data: bytes) -> bytes:
-    return zlib.decompress(data, -15)
-
-
-def _lzma(data: bytes) -> bytes:
-    return lzma.compress(data, lzma.FORMAT_RAW, filters=_LZMA)
-
-
-def _unlzma(data: bytes) -> bytes:
-    return lzma.decompress(data, lzma.FORMAT_RAW, filters=_LZMA)
-
-
-def _lines(ngrams: list[str]) -> bytes:
-    return "\n".join(ngrams).encode()
-
-
-def _from_lines(data: bytes) -> list[str]:
-    return data.decode().split("\n") if data else []
-
-
-def _front(ngrams: list[str]) -> bytes:
-    """Write how many bytes each line shares with the one before it (at most 255), then what is new."""
-    coded = [ngram.encode() for ngram in ngrams]
-    shared = [_common(first, second) for first, second in pairwise([b"", *coded])]
-    return bytes(shared) + b"\n".join(line[k:] for k, line in zip(shared, coded, strict=True))
-
-
-def _common(first: bytes, second: bytes) -> int:
-    """Return how many bytes two lines share at their beginnings, at most 255."""
-    length = min(len(first), len(second), 255)
-    return next((k for k in range(length) if first[k] != second[k]), length)
-
-
-def _from_front(data: bytes, n: int) -> list[str]:
-    lines: list[bytes] = [b""]
-    for shared, rest in zip(data[:n], data[n:].split(b"\n"), strict=False):
-        lines.append(lines[-1][:shared] + rest)
-    return [line.decode() for line in lines[1:]]
+def _from_deflate(data: bytes, n: int) -> list[str]:
+    return zlib.decompress(data, -15).decode().split("\n") if n else []
 
 
 def _adaptive(ngrams: list[str]) -> bytes:
@@ -168,25 +129,6 @@ def _adaptive(ngrams: list[str]) -> bytes:
 
 def _from_adaptive(data: bytes, n: int) -> list[str]:
     return [ngram.decode() for ngram in _native.Decoder(data).words(n, 1 << 16, 1 << 28)]
-
-
-_TEXT_CODERS: list[tuple[Callable[[list[str]], bytes], Callable[[bytes, int], list[str]]]] = [
-    (lambda ngrams: _deflate(_lines(ngrams)), lambda data, _: _from_lines(_inflate(data))),
-    (lambda ngrams: _lzma(_lines(ngrams)), lambda data, _: _from_lines(_unlzma(data))),
-    (lambda ngrams: _deflate(_front(ngrams)), lambda data, n: _from_front(_inflate(data), n)),
-    (lambda ngrams: _lzma(_front(ngrams)), lambda data, n: _from_front(_unlzma(data), n)),
-    (_adaptive, _from_adaptive),
-]
-
-
-def _weights(
-    unpack: Callable[[bytes], bytes], *, by_class: bool
-) -> Callable[[bytes, tuple[int, int]], np.ndarray]:
-    def read(data: bytes, shape: tuple[int, int]) -> np.ndarray:
-        flat = np.frombuffer(unpack(data), np.int8)
-        return flat.reshape(shape[::-1]).T if by_class else flat.reshape(shape)
-
-    return read
 
 
 def _adaptive_weights(weights: np.ndarray) -> bytes:
@@ -206,10 +148,13 @@ def _from_adaptive_weights(data: bytes, shape: tuple[int, int]) -> np.ndarray:
     return cells.astype(np.int8)
 
 
+# Writers and readers by number; lzma and front coding were tried and never came out smallest.
+_TEXT_CODERS: list[tuple[Callable[[list[str]], bytes], Callable[[bytes, int], list[str]]]] = [
+    (_deflate, _from_deflate),
+    (_adaptive, _from_adaptive),
+]
 _WEIGHT_CODERS: list[tuple[Callable[[np.ndarray], bytes], Callable[[bytes, tuple[int, int]], np.ndarray]]] = [
-    (lambda w: w.tobytes(), _weights(bytes, by_class=False)),
-    (lambda w: _deflate(w.tobytes()), _weights(_inflate, by_class=False)),
-    (lambda w: _deflate(w.T.tobytes()), _weights(_inflate, by_class=True)),
+    (lambda weights: weights.tobytes(), lambda data, shape: np.frombuffer(data, np.int8).reshape(shape)),
     (_adaptive_weights, _from_adaptive_weights),
 ]
 
