@@ -196,3 +196,11 @@ def test_report_that_fails_is_shown_and_the_run_is_kept(train, tmp_path, monkeyp
     assert code == 0
     assert "report.html was not written: ZeroDivisionError: no documents" in err
     assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_settings_are_listed_with_defaults_and_meaning(capsys):
+    assert main(["train", "--settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "train.lr=0.004  (number)" in lines
+    place = lines.index('model.recurrent="sru"  (one of sru, lstm, gru, none)')
+    assert lines[place + 1].startswith("    Recurrent layer")

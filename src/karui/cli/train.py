@@ -17,6 +17,17 @@ CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
 
 
+def _list_settings(wanted: bool) -> None:
+    if not wanted:
+        return
+    from karui.recipes.base import fields_of
+    from karui.recipes.classification import ClassificationRecipe
+
+    for line in fields_of(ClassificationRecipe):
+        typer.echo(f"{line.name}={line.default}  ({line.type})\n    {line.doc}")
+    raise typer.Exit
+
+
 def train(
     task: Annotated[str, typer.Argument(help="What to train: classify.")],
     *,
@@ -36,6 +47,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    list_settings: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option(
+            "--settings", callback=_list_settings, is_eager=True, help="List every setting for --set."
+        ),
+    ] = False,
 ) -> None:
     """Train a model into a run folder."""
     if task not in TASKS:
