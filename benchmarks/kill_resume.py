@@ -29,7 +29,7 @@ OPTIONS = [
     "classify",
     "--data=stdlib-docs",
     "--recipe=classification-sparse",
-    "--epochs=8",
+    "--epochs=6",
     "--quiet",
 ]
 OPTIONS += ["--set=train.checkpoint_every_s=0.2", "--set=train.log_every=10"]
@@ -53,37 +53,40 @@ def steps_done(folder: Path) -> int:
         return json.loads(file.metadata()["karui"])["state"]["global_step"]
 
 
-def wait_for_training(process: subprocess.Popen, folder: Path) -> None:
-    """Return when the process begins to write its log, or has ended."""
+def wait_for_training(process: subprocess.Popen, folder: Path, log_bytes: int) -> None:
+    """Return when the process has begun to write its log and the log is so long, or when it has ended."""
     began_ns = time.time_ns()
     log = folder / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns > began_ns):
+    while process.poll() is None:
+        if log.exists() and log.stat().st_mtime_ns > began_ns and log.stat().st_size >= log_bytes:
+            return
         time.sleep(0.002)
 
 
-def kill_again_and_again(folder: Path, kills: int, start_up_s: float, training_s: float) -> dict[str, int]:
+def kill_again_and_again(folder: Path, kills: int, start_up_s: float, log_bytes: int) -> dict[str, int]:
     """Start, kill at a random moment, repeat; then let the run end.
 
-    Every fourth kill falls anywhere in the start-up (imports, data, reading the checkpoint), the others into the
-    training; a share of the training is left, so that the run does not end before the last kill.
+    Every fourth kill falls anywhere into the start-up (imports, data, reading the checkpoint), the others after
+    a random share of the training: shares instead of seconds, because a busy machine is not always as fast.
     """
     moments = random.Random(1)
     found = {"kills": 0, "kills_in_training": 0, "kills_while_writing": 0, "resumed_at_new_steps": 0}
     steps = 0
-    while found["kills"] < kills:
+    for share in sorted(moments.uniform(0.0, 0.95) for _ in range(kills)):
         process = start(folder)
-        if found["kills"] % 4 == 3:
+        is_start_up = found["kills"] % 4 == 3
+        if is_start_up:
             time.sleep(moments.uniform(0.0, start_up_s))
         else:
-            wait_for_training(process, folder)
-            time.sleep(moments.uniform(0.0, 2.0 * training_s / kills))
-            found["kills_in_training"] += 1
+            wait_for_training(process, folder, round(share * log_bytes))
+            time.sleep(moments.uniform(0.0, 0.2))
         if process.poll() is not None:
             break  # the run has ended: too few kills are reported as they are
         process.send_signal(signal.SIGKILL)
         process.wait()
         before, steps = steps, steps_done(folder)
         found["kills"] += 1
+        found["kills_in_training"] += not is_start_up
         found["kills_while_writing"] += any(folder.rglob(".tmp-*"))
         found["resumed_at_new_steps"] += steps > before
         print(f"kill {found['kills']}: the last checkpoint is of step {steps}", flush=True)
@@ -125,7 +128,8 @@ def main() -> None:
             sys.exit("the undisturbed run failed")
         took_s = time.monotonic() - began
         training_s = 60 * json.loads((whole / "results.json").read_text())["metrics"]["train_minutes"]
-        found = kill_again_and_again(killed, arguments.kills, took_s - training_s, training_s)
+        log_bytes = (whole / "metrics.jsonl").stat().st_size
+        found = kill_again_and_again(killed, arguments.kills, took_s - training_s, log_bytes)
         one, other = figures(whole), figures(killed)
         results = json.loads((whole / "results.json").read_text())
     equal = {f"{name}_equal": one[name] == other[name] for name in one}
