@@ -88,6 +88,7 @@ def learning_curves(lines: Sequence[MetricsLine]) -> str | None:
                 axis.plot(*zip(*points, strict=True), color=color, linewidth=1.6, label=name, **_dots(points))
         _scale(axis, scale, [value for _, _, points in curves for _, value in points])
         axis.set_xlabel("epoch")
+        axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         if len([1 for _, _, points in curves if points]) > 1:
             axis.legend(loc="best", fontsize=8)

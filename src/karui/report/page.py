@@ -14,7 +14,7 @@ from karui.report.tables import Column, Table, accuracy_key, dense_of, run_table
 from karui.report.units import format_bytes, format_percent, format_times, format_us
 
 STYLE = Path(__file__).with_name("style.css")
-WORDS_PER_CLASS = 24
+WORDS_SHOWN, WORDS_PER_CLASS = 96, (8, 24)  # in all; at least and at most for one label
 MAX_EXAMPLES = 12
 MAX_CHARACTERS = 1500  # of one example
 
@@ -133,17 +133,23 @@ def _words_section(run: RunFolder) -> str:
         return _section(
             "Kept words", _missing("No word list yet", f"karui compact {run.path} -o model.karui")
         )
-    strongest = max(abs(word["weight"]) for word in words) or 1.0
     ordered = sorted(words, key=lambda word: (word["class"], -abs(word["weight"])))
+    labels = {name: list(group) for name, group in groupby(ordered, key=lambda word: word["class"])}
+    least, most = WORDS_PER_CLASS
+    shown = min(max(WORDS_SHOWN // len(labels), least), most)
     columns = [
-        f"<div><h3>{_text(name)}</h3><ol>{_word_bars(list(group)[:WORDS_PER_CLASS], strongest)}</ol></div>"
-        for name, group in groupby(ordered, key=lambda word: word["class"])
+        f"<div><h3>{_text(name)}</h3><ol>{_word_bars(group[:shown])}</ol></div>"
+        for name, group in labels.items()
     ]
-    lead = f"<p>{len(words):,} words, by the label they speak for, the strongest first.</p>"
+    lead = (
+        f"<p>{len(words):,} words, by the label they speak for, the strongest first; "
+        "bars compare the words of one label.</p>"
+    )
     return _section("Kept words", f'{lead}<div class="words">{"".join(columns)}</div>{_all_words(ordered)}')
 
 
-def _word_bars(words: Sequence[WordWeight], strongest: float) -> str:
+def _word_bars(words: Sequence[WordWeight]) -> str:
+    strongest = abs(words[0]["weight"]) or 1.0
     shown = []
     for word in words:
         text, width = _text(word["word"]), 100 * abs(word["weight"]) / strongest
