@@ -39,10 +39,10 @@ class OneWeight:
         self.slopes, self.accuracies, self.has_penalty = slopes, accuracies, has_penalty
         self.trail = []
 
-    def steps_per_epoch(self, epoch):  # noqa: ARG002
+    def steps_per_epoch(self, epoch):
         return len(self.slopes)
 
-    def batch(self, epoch, step):  # noqa: ARG002
+    def batch(self, epoch, step):
         return torch.tensor(self.slopes[step])
 
     def loss(self, batch):
@@ -52,7 +52,7 @@ class OneWeight:
     def penalty(self):
         return self.model["weight"].sum() if self.has_penalty else None
 
-    def evaluate(self, split):  # noqa: ARG002
+    def evaluate(self, split):
         self.evaluations = getattr(self, "evaluations", 0) + 1
         accuracy = self.accuracies[self.evaluations - 1] if self.accuracies else 0.5
         return {"accuracy": accuracy, "nll": 1.0 - accuracy}
@@ -60,7 +60,7 @@ class OneWeight:
     def status(self):
         return {}
 
-    def parameter_groups(self, settings):  # noqa: ARG002
+    def parameter_groups(self, settings):
         return [{"params": list(self.model.parameters())}]
 
 
