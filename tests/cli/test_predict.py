@@ -52,9 +52,17 @@ def test_json_lines(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_standard_input() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from karui.cli.main import main; sys.exit(main(sys.argv[1:]))", "predict", TINY],
-        input=LINES, capture_output=True, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys; from karui.cli.main import main; sys.exit(main(sys.argv[1:]))",
+            "predict",
+            TINY,
+        ],
+        input=LINES,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout.decode().splitlines() == load(TINY).predict(TEXTS)
 
 

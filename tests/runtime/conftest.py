@@ -15,9 +15,18 @@ def make_spec() -> SpecMaker:
     """A function that makes a random description; `hidden` are the sizes of the directions of every layer."""
 
     def make(
-        kind: str = "sru", *, words: int = 30, width: int = 5, hidden: tuple[int, ...] = (4, 3), layers: int = 1,
-        labels: int = 2, pooling: str = "mean+max", scores: bool = True, density: float = 0.5, seed: int = 0,
-    ) -> ClassifierSpec:  # fmt: skip
+        kind: str = "sru",
+        *,
+        words: int = 30,
+        width: int = 5,
+        hidden: tuple[int, ...] = (4, 3),
+        layers: int = 1,
+        labels: int = 2,
+        pooling: str = "mean+max",
+        scores: bool = True,
+        density: float = 0.5,
+        seed: int = 0,
+    ) -> ClassifierSpec:
         rng = np.random.default_rng(seed)
 
         def array(*shape: int) -> np.ndarray:
@@ -47,9 +56,14 @@ def make_spec() -> SpecMaker:
         outputs = 1 if labels == 2 else labels
         pooled = inputs * (2 if pooling == "mean+max" else 1)
         return ClassifierSpec(
-            words=[f"w{'äbcdefgh'[number % 8]}{number}" for number in range(words)], labels=[f"label {k}" for k in range(labels)],
-            embedding=table(width), layers=built, pooling=pooling, output_weight=array(outputs, pooled), output_bias=array(outputs),
+            words=[f"w{'äbcdefgh'[number % 8]}{number}" for number in range(words)],
+            labels=[f"label {k}" for k in range(labels)],
+            embedding=table(width),
+            layers=built,
+            pooling=pooling,
+            output_weight=array(outputs, pooled),
+            output_bias=array(outputs),
             word_scores=table(outputs) if scores else None,
-        )  # fmt: skip
+        )
 
     return make

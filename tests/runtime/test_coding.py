@@ -1,5 +1,6 @@
 """The native coder writes and reads the bits of its plain Python twin."""
 
+import itertools
 import zlib
 
 import numpy as np
@@ -14,14 +15,14 @@ from karui.runtime.format import row_hints
 words = st.lists(
     st.binary(min_size=1, max_size=9).filter(lambda word: 0 not in word), unique=True, max_size=12
 ).map(sorted)
-ENGLISH = sorted(
-    set(
-        "a an and act acted acting action actor actors actress bad badly band bore bored boring cast casting character characters "
-        "could couldn't did didn't does doesn't don't dull excellent fail failed fails film films fine fun funnier funniest funny "
-        "good great greatest horrible interest interested interesting laugh laughable laughed laughs lovely perfect perfectly "
-        "performance performances poor poorly terrible terribly terrific waste wasted wonderful wonderfully worse worst".split()
-    )
-)
+LETTERS = """
+a an and act acted acting action actor actors actress bad badly band bore bored boring cast casting character
+characters could couldn't did didn't does doesn't don't dull excellent fail failed fails film films fine fun
+funnier funniest funny good great greatest horrible interest interested interesting laugh laughable laughed
+laughs lovely perfect perfectly performance performances poor poorly terrible terribly terrific waste wasted
+wonderful wonderfully worse worst
+"""
+ENGLISH = sorted(LETTERS.split())
 
 
 @st.composite
@@ -87,7 +88,7 @@ def test_coarser_values_take_fewer_bytes() -> None:
             np.rint(numbers * largest).astype(np.int32), record=0, values=0, largest=largest, layout=1
         )
         sizes.append(encoder.bits / numbers.size)
-    assert all(a > b + 0.5 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a > b + 0.5 for a, b in itertools.pairwise(sizes))
     assert sizes[2] < np.log2(31)
 
 

@@ -62,8 +62,11 @@ def expected_logits(spec: ClassifierSpec, ids: np.ndarray) -> np.ndarray:
         x = np.concatenate(outputs, axis=1)
         last = np.concatenate([outputs[0][-1], *(output[0] for output in outputs[1:])])
     pooled = {
-        "last": last, "mean": x.mean(0), "max": x.max(0), "mean+max": np.concatenate([x.mean(0), x.max(0)]),
-    }[spec.pooling]  # fmt: skip
+        "last": last,
+        "mean": x.mean(0),
+        "max": x.max(0),
+        "mean+max": np.concatenate([x.mean(0), x.max(0)]),
+    }[spec.pooling]
     logits = spec.output_weight.astype(float) @ pooled + spec.output_bias
     if spec.word_scores is not None:
         logits = logits + spec.word_scores[ids].astype(float).sum(0) / np.sqrt(len(ids))
@@ -154,9 +157,14 @@ def test_shapes_are_checked_by_the_engine_itself(make_spec) -> None:
     spec = make_spec("sru", hidden=(4,))
     d = spec.layers[0].directions[0]
     good = {
-        "embedding": spec.embedding, "layers": [(0, False, [(d.weight_ih, None, d.bias, d.weight_c)])], "pooling": 3,
-        "output_weight": spec.output_weight, "output_bias": spec.output_bias, "word_scores": spec.word_scores, "max_tokens": 0,
-    }  # fmt: skip
+        "embedding": spec.embedding,
+        "layers": [(0, False, [(d.weight_ih, None, d.bias, d.weight_c)])],
+        "pooling": 3,
+        "output_weight": spec.output_weight,
+        "output_bias": spec.output_bias,
+        "word_scores": spec.word_scores,
+        "max_tokens": 0,
+    }
     assert _native.Engine(spec.words, **good).logits([""]).shape == (1, 1)
     for name, value in (
         ("embedding", spec.embedding[1:]),

@@ -3,6 +3,7 @@
 `python tests/runtime/test_golden.py` writes the files anew; that is a new format version unless they come out equal.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,19 +49,28 @@ def golden_spec(
     gates, outputs = (3 if kind == "gru" else 4), 1 if len(labels) == 2 else len(labels)
     directions = [
         Direction(
-            array(gates * h, 3, start=h), None if kind == "sru" else array(gates * h, h, start=h + 1),
-            array((2 if kind == "sru" else 4) * h, start=h + 2), array(2 * h, start=h + 3) if kind == "sru" else None,
+            array(gates * h, 3, start=h),
+            None if kind == "sru" else array(gates * h, h, start=h + 1),
+            array((2 if kind == "sru" else 4) * h, start=h + 2),
+            array(2 * h, start=h + 3) if kind == "sru" else None,
         )
         for h in hidden
-    ]  # fmt: skip
+    ]
     embedding = np.concatenate([np.zeros((1, 3), np.float32), array(len(WORDS), 3, start=7)])
     scores = np.concatenate([np.zeros((1, outputs), np.float32), array(len(WORDS), outputs, start=8)])
     pooled = sum(hidden) * (2 if pooling == "mean+max" else 1)
     return ClassifierSpec(
-        words=WORDS, labels=labels, embedding=embedding, layers=[RecurrentLayer(kind, directions, activation)], pooling=pooling,
-        output_weight=array(outputs, pooled, start=9), output_bias=array(outputs, start=10), word_scores=scores,
-        max_tokens=50, provenance={"recipe": "golden"},
-    )  # fmt: skip
+        words=WORDS,
+        labels=labels,
+        embedding=embedding,
+        layers=[RecurrentLayer(kind, directions, activation)],
+        pooling=pooling,
+        output_weight=array(outputs, pooled, start=9),
+        output_bias=array(outputs, start=10),
+        word_scores=scores,
+        max_tokens=50,
+        provenance={"recipe": "golden"},
+    )
 
 
 CASES = {
@@ -103,4 +113,4 @@ if __name__ == "__main__":
     for case, (description, choices) in CASES.items():
         data = encode(description, **choices)
         (GOLDEN / f"{case}.karui").write_bytes(data)
-        print(case, len(data), np.round(load(data).logits(TEXT), 6).tolist())
+        sys.stdout.write(f"{case} {len(data)} {np.round(load(data).logits(TEXT), 6).tolist()}\n")

@@ -18,7 +18,11 @@ TEXT = b"\x01n"
 
 def sealed(plain: bytes, coded: bytes = b"", version: int = 1) -> bytes:
     """A file whose frame is right."""
-    data = MAGIC + varint(version) + varint(len(plain)) + plain + coded
+    return checked(MAGIC + varint(version) + varint(len(plain)) + plain + coded)
+
+
+def checked(data: bytes) -> bytes:
+    """Data with its checksum."""
     return data + zlib.crc32(data).to_bytes(4, "little")
 
 
@@ -54,7 +58,7 @@ CASES = {
     ),
     "checksum": (sealed(header() + RECORDS)[:-1] + b"\0", "checksum does not match"),
     "plain part too long": (
-        (lambda data: data + zlib.crc32(data).to_bytes(4, "little"))(MAGIC + b"\1\xff\xff\x03" + bytes(9)),
+        checked(MAGIC + b"\1\xff\xff\x03" + bytes(9)),
         "plain part is longer than the file",
     ),
     "nothing": (sealed(b""), "normalisation needs 1 bytes where 0 are left"),

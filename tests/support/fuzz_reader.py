@@ -1,8 +1,8 @@
 """Throws altered artifacts at the reader: each must be refused, or load and answer with finite numbers.
 
-`python -m tests.support.fuzz_reader tests/golden/*.karui --count 100000 --seed 0` runs it for real, best on a core built
-with the address sanitizer (`pip install --no-deps --target DIR -Ccmake.define.KARUI_SANITIZE=ON .`, then
-`LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=DIR:SITE_PACKAGES python -S -m ...`).
+`python -m tests.support.fuzz_reader tests/golden/*.karui --count 100000 --seed 0` runs it for real, best on a core
+built with the address sanitizer: `pip install --no-deps --target DIR -Ccmake.define.KARUI_SANITIZE=ON .`, then
+`LD_PRELOAD="libasan.so libstdc++.so.6" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=DIR:SITE_PACKAGES python -S -m ...`.
 One JSON line tells how many were refused, loaded, and wrong.
 """
 
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
             started = time.perf_counter()
             try:
                 outcome = verdict(data)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - any other exception is the finding
                 outcome = "wrong"
                 sys.stderr.write(f"{path}: {type(error).__name__}: {error}; file {data.hex()}\n")
             result["mutations"] += 1

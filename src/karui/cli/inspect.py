@@ -64,7 +64,7 @@ def inspect(
 
 
 def word_weights(classifier: "Classifier") -> list[tuple[str, str, float]]:
-    """(word, label it speaks for, weight), strongest first: logit of a text of this one word minus that of an unknown word."""
+    """(word, label it speaks for, weight), strongest first: how this word alone moves the logit."""
     import numpy as np
 
     if not classifier.words:
@@ -102,7 +102,8 @@ def text_report(report: dict[str, Any], num_words: int) -> str:
         cells = matrix["shape"][0] * matrix["shape"][1]
         share = f"{matrix['kept']} / {cells}"
         out.append(
-            f"{matrix['density']:>7.1%}   {share:<18}  {matrix['values']:<6}  {matrix['encoding']:<18}  {matrix['name']}"
+            f"{matrix['density']:>7.1%}   {share:<18}  {matrix['values']:<6}"
+            f"  {matrix['encoding']:<18}  {matrix['name']}"
         )
     if num_words and report["words"]:
         out += ["", "weight   strongest words"]

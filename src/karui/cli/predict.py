@@ -61,7 +61,7 @@ def open_input(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:
     if file == "-":
         return contextlib.nullcontext(sys.stdin.buffer)
     try:
-        return open(file, "rb")  # noqa: SIM115, PTH123 - the caller closes it
+        return open(file, "rb")  # noqa: PTH123 - the caller closes it
     except OSError as error:
         raise UserError(f"cannot read {file}: {os_reason(error) or error.strerror}") from None
 
@@ -74,5 +74,6 @@ def lines(stream: IO[bytes], name: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             byte = line[error.start]
             raise UserError(
-                f"{name}, line {number}: byte {byte:#04x} at position {error.start + 1} is not UTF-8; convert the file to UTF-8"
+                f"{name}, line {number}: byte {byte:#04x} at position {error.start + 1} is not UTF-8;"
+                " convert the file to UTF-8"
             ) from None

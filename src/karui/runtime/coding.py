@@ -238,7 +238,7 @@ class MatrixCoder:
             self.kept += 1
         return result
 
-    def _integer(self, col: int, code: int, may_be_zero: bool) -> int:  # noqa: FBT001
+    def _integer(self, col: int, code: int, may_be_zero: bool) -> int:
         longest, n = self.largest.bit_length(), 0 if may_be_zero else 1
         while n < longest and not self._integer_bit("size", col, n, int(n == abs(code).bit_length())):
             n += 1
