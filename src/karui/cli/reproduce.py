@@ -59,12 +59,12 @@ def reproduce(
 
 def _make(recipe: Any, seed: int, runs: Path, results: Path) -> dict[str, Any]:
     """Run both sides of a row and write its record."""
-    sparse_dir, dense_dir = runs / f"{recipe.name}-seed{seed}", runs / f"{recipe.name}-dense-seed{seed}"
     train = dataclasses.replace(recipe.train, seed=seed)
+    sparse_dir = runs / f"{recipe.name}-seed{seed}"
     _train(dataclasses.replace(recipe, train=train), sparse_dir)
-    method = dataclasses.replace(recipe.sparse, method="none")
-    early = dataclasses.replace(train, keep="best", patience=DENSE_PATIENCE)
-    _train(dataclasses.replace(recipe, sparse=method, train=early), dense_dir)
+    dense_recipe = _dense(recipe, train)
+    dense_dir = runs / f"{dense_recipe.name}-seed{seed}"
+    _train(dense_recipe, dense_dir)
     sparse = _compact(sparse_dir, budget=int(recipe.expect["artifact_bytes"]))
     dense = _compact(dense_dir, budget=None)
     metrics = {
@@ -96,6 +96,24 @@ def _make(recipe: Any, seed: int, runs: Path, results: Path) -> dict[str, Any]:
         "expect": recipe.expect,
         "metrics": metrics,
     }
+
+
+def _dense(recipe: Any, train: Any) -> Any:
+    """The same model without sparsity, stopped early; rows of one data set that differ in size only share it."""
+    defaults = type(train)()
+    return dataclasses.replace(
+        recipe,
+        name=f"{recipe.data.name}-dense",
+        sparse=type(recipe.sparse)(),
+        train=dataclasses.replace(
+            train,
+            keep="best",
+            patience=DENSE_PATIENCE,
+            penalty_weight=defaults.penalty_weight,
+            penalty_ramp=defaults.penalty_ramp,
+        ),
+        expect={},
+    )
 
 
 def _train(recipe: Any, out: Path) -> None:

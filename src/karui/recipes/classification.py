@@ -53,10 +53,8 @@ def _row(
 
 _SENTENCES = ModelSettings(embedding_dim=24, hidden_size=24)
 
-IMDB_20KB = _row(
-    "imdb-20kb", "imdb", 0.12, {"test_accuracy": 0.883, "artifact_bytes": 20_000}, max_tokens=900
-)
-IMDB_6KB = _row("imdb-6kb", "imdb", 0.4, {"test_accuracy": 0.865, "artifact_bytes": 6_000}, max_tokens=900)
+IMDB_20KB = _row("imdb-20kb", "imdb", 0.1, {"test_accuracy": 0.883, "artifact_bytes": 20_000}, max_tokens=900)
+IMDB_6KB = _row("imdb-6kb", "imdb", 0.5, {"test_accuracy": 0.865, "artifact_bytes": 6_000}, max_tokens=900)
 AG_NEWS_25KB = _row("ag-news-25kb", "ag_news", 0.4, {"test_accuracy": 0.887, "artifact_bytes": 25_000})
 TREC_100KB = replace(
     _row(
