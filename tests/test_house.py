@@ -106,7 +106,7 @@ def test_tests_are_collected_and_can_fail(path: Path) -> None:
                 "BaseException",
                 "AssertionError",
             }
-            swallows = quiet or broad
+            swallows = quiet or (broad and path.name.startswith("test_"))  # a program may count any failure
             assert not swallows, f"{where}: swallows its own failure; use pytest.raises"
 
 
