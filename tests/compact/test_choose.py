@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import karui
-from karui.compact.choose import STEPS, Wish, choose
+from karui.compact.choose import STEPS, Wish, choose, least_say
 from karui.compact.convert import to_spec
 from karui.compact.rounding import encode_rounded, groups, rounded
 from karui.compact.shrink import shrink
@@ -104,9 +104,9 @@ def test_without_a_budget_the_smallest_that_nobody_notices(case):
     chosen, tried = choose(*case, Wish(tolerance=0.01))
     assert len(chosen.data) < len(encode(case[0])) / 3
     assert chosen.valid_accuracy >= 1.0 - 0.01 - 1e-9
-    assert chosen.agreement >= 0.98
+    assert chosen.agreement >= 0.97
     for other in tried:
-        assert len(other.data) >= len(chosen.data) or other.valid_accuracy < 0.99 or other.agreement < 0.98
+        assert len(other.data) >= len(chosen.data) or other.valid_accuracy < 0.99 or other.agreement < 0.97
     careful, _ = choose(*case, Wish(tolerance=0.0))
     assert len(careful.data) >= len(chosen.data)
     assert careful.valid_accuracy == 1.0
@@ -148,3 +148,30 @@ def test_steps_fall():
 def test_wishes_that_make_no_sense(wrong, message):
     with pytest.raises(UserError, match=message):
         Wish(**wrong)
+
+
+def test_words_with_the_least_say_leave_to_meet_a_budget(case):
+    spec, valid, labels = case
+    counts = {word: 1000 if i % 2 else 1 for i, word in enumerate(WORDS)}
+    limit = len(encode(spec, values="int8")) * 3 // 4
+    chosen, tried = choose(spec, valid, labels, Wish(max_bytes=limit), counts=counts)
+    assert len(chosen.data) <= limit
+    assert any("words" in each.levels for each in tried)
+    fewer = next(
+        each for each in tried if each.levels.get("words", 100) < 100 and len(set(each.levels.values())) == 2
+    )
+    gone = set(spec.words) - set(karui.load(fewer.data).words)
+    assert gone
+    assert all(counts[word] == 1 for word in gone)
+    assert "95 % of the words" in fewer.name
+
+
+def test_least_say_is_count_times_squared_change():
+    model = random_model("none", density=1.0, seed=3, n_words=25, n_classes=2)
+    words = [f"w{i}" for i in range(25)]
+    spec = to_spec(model, words, ["no", "yes"])
+    counts = {word: i + 1 for i, word in enumerate(words[:20])}
+    order = least_say(spec, karui.load(encode(spec)), counts)
+    say = np.square(spec.word_scores[1:, 0].astype(np.float64)) * [counts.get(word, 0) for word in words]
+    np.testing.assert_array_equal(order, np.argsort(say, kind="stable"))
+    assert set(order[:5]) == set(range(20, 25))

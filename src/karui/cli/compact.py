@@ -107,6 +107,7 @@ def _make(
     from karui.compact.build import compact as build
     from karui.compact.convert import to_spec
     from karui.runtime.format import encode
+    from karui.runtime.tokenise import count_words
 
     masked = trained.masked()
     made = build(
@@ -118,6 +119,7 @@ def _make(
         truth=splits.valid.labels,
         max_tokens=trained.max_tokens,
         wish=wish,
+        counts=count_words(splits.train.texts) if wish.max_bytes is not None else None,
         provenance=provenance,
     )
     atomic_write(output, made.data)

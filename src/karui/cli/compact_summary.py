@@ -113,8 +113,10 @@ def _percent(share: float | None) -> str:
 
 
 def _levels(levels: dict[str, int]) -> str:
-    fewer = ", ".join(f"{group} ±{most}" for group, most in levels.items() if most != 127)
-    return f" ({fewer})" if fewer else ""
+    fewer = [f"{group} ±{most}" for group, most in levels.items() if most != 127 and group != "words"]
+    if "words" in levels:
+        fewer.append(f"{levels['words']} % of the words, to fit")
+    return f" ({', '.join(fewer)})" if fewer else ""
 
 
 def write_summary(trained: TrainedRun, summary: dict[str, Any], measured: Measured, splits: Any) -> None:

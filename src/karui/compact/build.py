@@ -1,6 +1,6 @@
 """`compact`: from a trained model to the bytes of a file that is proven to answer alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,12 +45,14 @@ def compact(
     truth: np.ndarray,
     max_tokens: int = 0,
     wish: Wish | None = None,
+    counts: Mapping[str, int] | None = None,
     provenance: dict[str, str] | None = None,
 ) -> Compacted:
     """Shrink, choose the stored values on validation documents, and prove that the answers stay.
 
     model: a TextClassifier, sparse or plain; it is not changed. words: word i has id i + 1. labels: class names.
     reference: the masked model's logits (N, C) of N raw texts. texts, truth (N,): validation documents and labels.
+    counts: how often each word occurs in training texts; with them a budget may leave out words with little say.
     provenance: short strings kept inside the file.
 
     Raises:
@@ -65,7 +67,7 @@ def compact(
     expected = reference(samples)
     unrounded = encode(spec, values="fp32")
     exact = prove(unrounded, expected, samples, exact=True)
-    chosen, tried = choose(spec, texts, truth, wish or Wish())
+    chosen, tried = choose(spec, texts, truth, wish or Wish(), counts=counts)
     proof = exact
     if chosen.values != "fp32":
         # labels of made-up texts, which may lie on the edge, say nothing about rounding

@@ -3,7 +3,7 @@
 The test split is never looked at here. N documents, C outputs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,14 +11,17 @@ import numpy as np
 import karui
 from karui.compact.figures import accuracy, predictions, probabilities
 from karui.compact.prove import MIN_AGREEMENT
-from karui.compact.rounding import MAX_LEVELS, encode_rounded, groups
+from karui.compact.rounding import MAX_LEVELS, encode_rounded, groups, without_words
 from karui.errors import UserError
 from karui.runtime.format import ClassifierSpec, encode
 
 VALUES = ("fp32", "fp16", "int8")
 # Largest int8 magnitude: fewer levels, fewer distinct values and more zeros, fewer bytes after the entropy coder.
 STEPS = (MAX_LEVELS, 63, 31, 15, 11, 7, 5, 3, 2, 1)
-CAREFUL_AGREEMENT = 0.98  # without a budget, rounding may change one label in fifty
+PERCENTS = tuple(range(100, 0, -5))  # of the words, those with most say, where a budget asks for fewer
+WORDS = "words"
+# Changes of a label to the worse and to the better nearly cancel: three labels may change for a point of accuracy.
+LABELS_A_POINT = 3
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Candidate:
 
     values: str
     levels: dict[str, int] = field(repr=False)
-    """Of an int8 file: largest magnitude by group of matrices."""
+    """Of an int8 file: largest magnitude by group of matrices; "words": percent of the words kept, where not all."""
 
     data: bytes = field(repr=False)
     valid_accuracy: float
@@ -69,35 +72,39 @@ class Candidate:
     @property
     def name(self) -> str:
         """Values and levels in one line."""
-        fewer = [f"{group} {levels}" for group, levels in self.levels.items() if levels != MAX_LEVELS]
-        return f"{self.values} (levels: {', '.join(fewer)})" if fewer else self.values
-
-
-Try = Callable[[str, Mapping[str, int]], Candidate]
+        fewer = [
+            f"{group} {most}" for group, most in self.levels.items() if most != MAX_LEVELS and group != WORDS
+        ]
+        percent = f", {self.levels[WORDS]} % of the words" if WORDS in self.levels else ""
+        return (f"{self.values} (levels: {', '.join(fewer)})" if fewer else self.values) + percent
 
 
 def choose(
-    spec: ClassifierSpec, texts: Sequence[str], labels: np.ndarray, wish: Wish
+    spec: ClassifierSpec,
+    texts: Sequence[str],
+    labels: np.ndarray,
+    wish: Wish,
+    *,
+    counts: Mapping[str, int] | None = None,
 ) -> tuple[Candidate, list[Candidate]]:
     """Return the file that the wish asks for, and all that were tried, largest first.
 
-    texts and labels (N,) are validation documents.
+    texts and labels (N,) are validation documents. counts: how often each word occurs in training texts; with them a
+    budget may be met by leaving out the words with the least say.
 
     Raises:
         UserError: no file fits the budget; the line says what is reachable.
     """
-    attempt = _attempts(spec, texts, labels)
-    tried = list(_candidates(spec, wish, attempt))
-    tried.sort(key=lambda each: -len(each.data))
-    if len(tried) == 1 and wish.max_bytes is None:
-        return tried[0], tried
+    attempts = _Attempts(spec, texts, labels, counts if wish.max_bytes is not None else None)
+    tried = sorted(_candidates(attempts, wish), key=lambda each: -len(each.data))
+    limit = _least_agreement(wish)
     if wish.max_bytes is None:
-        least = attempt("fp32", {}).valid_accuracy - wish.tolerance - 1e-12
-        fitting = [
-            each for each in tried if each.agreement >= CAREFUL_AGREEMENT and not each.valid_accuracy < least
-        ]
+        if len(tried) == 1:
+            return tried[0], tried
+        least = attempts("fp32", {}).valid_accuracy - wish.tolerance - 1e-12
+        fitting = [each for each in tried if each.agreement >= limit and not each.valid_accuracy < least]
         return (fitting or tried[:1])[-1], tried
-    usable = [each for each in tried if each.agreement >= MIN_AGREEMENT] or tried[:1]
+    usable = [each for each in tried if each.agreement >= limit] or tried[:1]
     fitting = [each for each in usable if len(each.data) <= wish.max_bytes]
     if not fitting:
         smallest = usable[-1]
@@ -108,52 +115,92 @@ def choose(
     return max(fitting, key=lambda each: (each.valid_accuracy, -each.distortion)), tried
 
 
-def _attempts(spec: ClassifierSpec, texts: Sequence[str], labels: np.ndarray) -> Try:
-    """Return a function that makes one file, answers the texts with it, and remembers it."""
-    found: dict[tuple[str, tuple[tuple[str, int], ...]], Candidate] = {}
-    data = encode(spec, values="fp32")
-    logits = karui.load(data).logits(list(texts))
-    truth, shares = predictions(logits), probabilities(logits)
-    found["fp32", ()] = Candidate("fp32", {}, data, accuracy(logits, labels), 1.0, 0.0)
+def _least_agreement(wish: Wish) -> float:
+    if wish.max_bytes is not None:
+        return MIN_AGREEMENT
+    return max(MIN_AGREEMENT, 1.0 - LABELS_A_POINT * wish.tolerance - 1e-12)
 
-    def attempt(values: str, levels: Mapping[str, int]) -> Candidate:
+
+def least_say(spec: ClassifierSpec, model: karui.Classifier, counts: Mapping[str, int]) -> np.ndarray:
+    """Positions of all words in `spec.words`, those first whose loss changes logits least over the counted texts.
+
+    A word's say: how often it occurs, times the squared change of the logits when it is the whole text instead of an
+    unknown word. model: the file of `spec`.
+    """
+    ids = [np.array([i], np.int32) for i in range(len(model.words) + 1)]
+    logits = model.logits_ids(ids).astype(np.float64)
+    effect = np.square(logits[1:] - logits[0]).sum(axis=1)
+    say = {word: float(effect[i]) * counts.get(word, 0) for i, word in enumerate(model.words)}
+    return np.argsort([say[word] for word in spec.words], kind="stable")
+
+
+class _Attempts:
+    """Makes a file, answers the validation texts with it, and remembers it; the fp32 file is the measure."""
+
+    def __init__(
+        self, spec: ClassifierSpec, texts: Sequence[str], labels: np.ndarray, counts: Mapping[str, int] | None
+    ) -> None:
+        self.spec, self.texts, self.labels = spec, list(texts), labels
+        data = encode(spec, values="fp32")
+        model = karui.load(data)
+        logits = model.logits(self.texts)
+        self.answers, self.shares = predictions(logits), probabilities(logits)
+        self.order = None if counts is None else least_say(spec, model, counts)
+        start = Candidate("fp32", {}, data, accuracy(logits, labels), 1.0, 0.0)
+        self.found: dict[tuple[str, tuple[tuple[str, int], ...]], Candidate] = {("fp32", ()): start}
+
+    def __call__(self, values: str, levels: Mapping[str, int]) -> Candidate:
         key = values, tuple(sorted(levels.items()))
-        if key not in found:
-            data = encode_rounded(spec, levels) if values == "int8" else encode(spec, values=values)
-            logits = karui.load(data).logits(list(texts))
-            same = float((predictions(logits) == truth).mean()) if len(truth) else 1.0
-            change = float(np.abs(probabilities(logits) - shares).mean()) if len(truth) else 0.0
-            found[key] = Candidate(values, dict(levels), data, accuracy(logits, labels), same, change)
-        return found[key]
+        if key not in self.found:
+            data = self._int8(levels) if values == "int8" else encode(self.spec, values=values)
+            logits = karui.load(data).logits(self.texts)
+            same, change = 1.0, 0.0
+            if len(self.answers):
+                same = float((predictions(logits) == self.answers).mean())
+                change = float(np.abs(probabilities(logits) - self.shares).mean())
+            found = Candidate(values, dict(levels), data, accuracy(logits, self.labels), same, change)
+            self.found[key] = found
+        return self.found[key]
 
-    return attempt
+    def _int8(self, levels: Mapping[str, int]) -> bytes:
+        spec = self.spec
+        if WORDS in levels and self.order is not None:
+            dropped = len(self.order) - round(len(self.order) * levels[WORDS] / 100)
+            spec = without_words(spec, self.order[:dropped])
+        return encode_rounded(spec, levels)
 
 
-def _candidates(spec: ClassifierSpec, wish: Wish, attempt: Try) -> Iterator[Candidate]:
-    present = list(groups(spec))
+def _candidates(attempts: _Attempts, wish: Wish) -> Iterator[Candidate]:
+    present = list(groups(attempts.spec))
     if wish.levels is not None:
-        yield attempt("int8", dict.fromkeys(present, wish.levels))
+        yield attempts("int8", dict.fromkeys(present, wish.levels))
         return
     for values in VALUES[:2]:
         if wish.values in (None, values):
-            yield attempt(values, {})
+            yield attempts(values, {})
     if wish.values is None or (wish.values == "int8" and wish.max_bytes is not None):
-        yield from _descend(present, wish, attempt)
+        yield from _descend(present, wish, attempts)
     elif wish.values == "int8":
-        yield attempt("int8", dict.fromkeys(present, MAX_LEVELS))
+        yield attempts("int8", dict.fromkeys(present, MAX_LEVELS))
 
 
-def _descend(present: Sequence[str], wish: Wish, attempt: Try) -> Iterator[Candidate]:
-    """int8 files, coarser and coarser: each step takes the levels of the group that saves most for its distortion."""
-    here = attempt("int8", dict.fromkeys(present, MAX_LEVELS))
+def _descend(present: Sequence[str], wish: Wish, attempts: _Attempts) -> Iterator[Candidate]:
+    """int8 files, coarser and coarser: each step makes the change that costs least for each byte it saves.
+
+    A change is fewer levels for one group of matrices or, to meet a budget, fewer words.
+    """
+    ladders: dict[str, tuple[int, ...]] = dict.fromkeys(present, STEPS)
+    here = attempts("int8", dict.fromkeys(present, MAX_LEVELS))
     yield here
-    limit = MIN_AGREEMENT if wish.max_bytes is not None else CAREFUL_AGREEMENT
+    if attempts.order is not None:
+        ladders[WORDS] = PERCENTS
+    limit = _least_agreement(wish)
     while wish.max_bytes is None or len(here.data) > wish.max_bytes:
         steps = []
-        for group in present:
-            place = STEPS.index(here.levels[group]) + 1
-            if place < len(STEPS):
-                steps.append(attempt("int8", {**here.levels, group: STEPS[place]}))
+        for name, ladder in ladders.items():
+            place = ladder.index(here.levels.get(name, ladder[0])) + 1
+            if place < len(ladder):
+                steps.append(attempts("int8", {**here.levels, name: ladder[place]}))
         yield from steps
         steps = [each for each in steps if each.agreement >= limit]
         if not steps:

@@ -4,7 +4,7 @@ Rounding turns small weights into zeros, so words, columns and units can die of 
 again, and written with the same scales, so that the file holds exactly these numbers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +65,17 @@ def rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> tuple[Classifier
     )
     dropped = len(layers) - len(small.layers)  # shrinking removes layers from the first one on
     return small, {_renumber(name, dropped): scale for name, scale in scales.items()}
+
+
+def without_words(spec: ClassifierSpec, dropped: Sequence[int] | np.ndarray) -> ClassifierSpec:
+    """Return the description in which the words at these positions are unknown; shrinking takes them off the list."""
+    rows = np.asarray(dropped, np.int64) + 1
+    embedding, scores = spec.embedding.copy(), spec.word_scores
+    embedding[rows] = 0.0
+    if scores is not None:
+        scores = scores.copy()
+        scores[rows] = 0.0
+    return replace(spec, embedding=embedding, word_scores=scores)
 
 
 def _renumber(name: str, dropped: int) -> str:
