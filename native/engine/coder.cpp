@@ -80,8 +80,8 @@ void Counters::reserve(int more) {
 
 template <typename Coder>
 Model<Coder>::Model(Coder given) : coder(std::move(given)) {
-    for (auto& part : weights_)
-        for (auto& input : part) std::fill(input, input + num_buckets, 1 << 14);
+    for (uint32_t part = 0; part < num_parts; ++part)
+        for (auto& input : weights_[part]) std::fill(input, input + num_buckets, part <= letter_part ? 1 << 14 : 1 << 13);
 }
 
 template <typename Coder>

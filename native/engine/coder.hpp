@@ -81,7 +81,7 @@ class Decoder {
 // What a bit is part of; each has its own mixing weights.
 enum Part : uint32_t { prefix_part, letter_part, mask_part, size_part, sign_part, number_part, byte_part, num_parts };
 
-constexpr int max_inputs = 8;
+constexpr int max_inputs = 10;
 constexpr int max_count = 255;
 constexpr int num_buckets = 9;  // of how often a context was seen: 0 .. 7, 8 or more
 constexpr int64_t max_weight = 1 << 22;

@@ -70,11 +70,12 @@ class MatrixCoder {
     const uint64_t record_;
     Seen left_;
     uint64_t left_col_ = 0, left_bits_ = 0, kept_in_row_ = 0, hint_ = 0;
+    uint64_t first_ = 0, last_ = 0, before_last_ = 0;  // place and sign of kept values of this row: 1 + 2 * (column mod 1024) + minus
 
     void start_row(int64_t row) {
         if (m_.hints) hint_ = uint64_t(m_.hints[row]);
         left_ = Seen();
-        left_col_ = left_bits_ = kept_in_row_ = 0;
+        left_col_ = left_bits_ = kept_in_row_ = first_ = last_ = before_last_ = 0;
     }
 
     void indexed_row(int32_t* cells) {
@@ -96,15 +97,16 @@ class MatrixCoder {
     int code_mask(int64_t col, int kept) {
         const uint64_t c = uint64_t(col), above = above_[size_t(col)];
         const uint64_t kept_few = std::min<uint64_t>(kept_in_row_, 15);
-        const uint64_t contexts[6] = {
+        const uint64_t contexts[7] = {
             above << 2 | left_bits_,
             record_ | c << 1,
             record_ | left_bits_ << 2 | above << 1 | 1,
             record_ | c << 8 | kept_few,
             record_ | c << 4 | above << 1 | (left_bits_ & 1),
+            record_ | c << 24 | before_last_ << 12 | last_,
             record_ | c << 20 | hint_,
         };
-        return model_.bit(mask_part, contexts, m_.hints ? 6 : 5, kept);
+        return model_.bit(mask_part, contexts, m_.hints ? 7 : 6, kept);
     }
 
     // One kept value (or, in a dense matrix, any value).
@@ -115,6 +117,9 @@ class MatrixCoder {
         if (result) {
             left_ = column_[size_t(col)] = seen_of(m_.values == int8_values ? result : 1);
             left_col_ = uint64_t(col) + 1;
+            before_last_ = last_;
+            last_ = 1 + 2 * (uint64_t(col) & 1023) + (left_.sign == 2);
+            if (!first_) first_ = last_;
             ++kept_in_row_;
         }
         return result;
@@ -122,7 +127,7 @@ class MatrixCoder {
 
     int integer_bit(Part part, uint64_t col, uint64_t node, int bit) {
         const Seen& up = column_[size_t(col)];
-        const uint64_t contexts[8] = {
+        const uint64_t contexts[10] = {
             node,
             record_ | node,
             record_ | col << 10 | node,
@@ -130,9 +135,11 @@ class MatrixCoder {
             record_ | (up.sign * 8 + up.bucket) << 10 | node,
             record_ | (col * 4 + left_.sign) << 10 | node,
             record_ | (left_col_ << 2 | left_.sign) << 26 | col << 10 | node,
+            record_ | col << 20 | first_,
+            record_ | col << 20 | before_last_,
             record_ | col << 20 | hint_,
         };
-        return model_.bit(part, contexts, part != sign_part ? 6 : m_.hints ? 8 : 7, bit);
+        return model_.bit(part, contexts, part != sign_part ? 6 : m_.hints ? 10 : 9, bit);
     }
 
     int32_t code_integer(uint64_t col, int32_t code, bool may_be_zero) {

@@ -81,12 +81,13 @@ class Model:
         ]
         names = [(part, i, min(seen, 8)) for i, (_, seen) in enumerate(counters)]
         stretched = [STRETCH[q >> 4] if seen else 0 for q, seen in counters]
-        total = sum(s * self.weights.get(name, 1 << 14) for s, name in zip(stretched, names, strict=True))
+        first = 1 << 14 if part in ("prefix", "letter") else 1 << 13
+        total = sum(s * self.weights.get(name, first) for s, name in zip(stretched, names, strict=True))
         p = squash(total >> 16)
         bit = self._code(p, bit)
         error = (bit << 16) - p
         for counter, s, name in zip(counters, stretched, names, strict=True):
-            moved = self.weights.get(name, 1 << 14) + ((s * error * 3 + 32768) >> 16)
+            moved = self.weights.get(name, first) + ((s * error * 3 + 32768) >> 16)
             self.weights[name] = max(-(1 << 22), min(1 << 22, moved))
             counter[0] += (((65535 if bit else 0) - counter[0]) * (131072 // (2 * counter[1] + 3))) >> 16
             counter[1] = min(255, counter[1] + 1)
@@ -200,6 +201,7 @@ class MatrixCoder:
 
     def _row(self, row: list[int], number: int, layout: int) -> list[int]:
         self.left, self.left_col, self.kept = (0, 0), 0, 0
+        self.first, self.last, self.before_last = 0, 0, 0
         self.hint = self.hints[number] if self.hints is not None else None
         out, bits = [0] * self.cols, 0
         if layout == 2:
@@ -220,6 +222,7 @@ class MatrixCoder:
                     (*own, bits, above),
                     (*own, col, min(self.kept, 15)),
                     (*own, col, above, bits & 1),
+                    (*own, col, self.before_last, self.last),
                 ]
                 if self.hint is not None:
                     contexts.append((*own, col, self.hint))
@@ -235,6 +238,8 @@ class MatrixCoder:
             size = result if self.values == 0 else 1
             self.left = self.column[col] = (1 if size > 0 else 2, abs(size).bit_length())
             self.left_col = col + 1
+            self.before_last, self.last = self.last, 1 + 2 * (col & 1023) + (size < 0)
+            self.first = self.first or self.last
             self.kept += 1
         return result
 
@@ -258,7 +263,11 @@ class MatrixCoder:
             (*own, col, sign),
         ]
         if part == "sign":
-            contexts.append((*own, self.left_col, sign, col))
+            contexts += [
+                (*own, self.left_col, sign, col),
+                (*own, col, self.first),
+                (*own, col, self.before_last),
+            ]
             if self.hint is not None:
                 contexts.append((*own, col, self.hint))
         return self.model.bit(part, contexts, bit)
