@@ -44,9 +44,9 @@ $(BASE_READY): $(READY) $(shell find src -name '*.py')
 	@touch $@
 
 demo: $(READY)
-	@# place of the demonstration: train dense, train sparse, compact both, print one table
-	$(BIN)/karui train classify --data stdlib-docs --out runs/demo-dense
-	$(BIN)/karui train classify --data stdlib-docs --sparse vd --out runs/demo
+	@# --resume: a demonstration that was stopped goes on, a finished one only prints its table
+	$(BIN)/karui train classify --data stdlib-docs --out runs/demo-dense --resume
+	$(BIN)/karui train classify --data stdlib-docs --sparse vd --out runs/demo --resume
 	$(BIN)/karui compact runs/demo-dense -o runs/demo-dense/model.karui
 	$(BIN)/karui compact runs/demo -o runs/demo/model.karui
 	$(BIN)/karui report runs/demo --dense runs/demo-dense
