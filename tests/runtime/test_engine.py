@@ -1,14 +1,21 @@
 """The native engine equals torch.nn.LSTM and torch.nn.GRU, and a Simple Recurrent Unit written here in numpy."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
-from karui.runtime.model import Classifier
+from karui.runtime.model import Classifier, load
 
 LENGTHS = (1, 2, 7, 40)
 ALLOWED = 1e-5
+TEXT = "A quiet, funny film! Don't call it dull, bad or boring."
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -133,6 +140,22 @@ def test_threads_give_the_same_bits(make_spec) -> None:
     texts = [" ".join(spec.words[: k % 30]) for k in range(50)]
     model = Classifier(spec)
     assert np.array_equal(model.logits(texts), model.logits(texts, threads=2))
+
+
+@pytest.mark.parametrize("isa", ["generic", "avx2"])
+def test_instruction_sets_agree(isa: str) -> None:
+    code = (
+        "import sys, karui; print([karui.load(path).logits(sys.argv[1]).tolist() for path in sys.argv[2:]])"
+    )
+    paths = sorted((Path(__file__).resolve().parent.parent / "golden").glob("*.karui"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, TEXT, *map(str, paths)],
+        env={**os.environ, "KARUI_ISA_MAX": isa},
+        capture_output=True,
+        check=True,
+    )
+    for path, logits in zip(paths, json.loads(done.stdout), strict=True):
+        assert np.abs(load(path).logits(TEXT) - np.asarray(logits)).max() <= ALLOWED
 
 
 @pytest.mark.parametrize("ids", [[-1], [31], [2**31 - 1]])

@@ -32,6 +32,7 @@ def test_shapes_labels_and_probabilities(make_spec) -> None:
     wanted = np.exp(logits - logits.max(1, keepdims=True))
     assert np.allclose(probabilities, wanted / wanted.sum(1, keepdims=True), atol=1e-6)
     two = Classifier(make_spec())
+    assert np.allclose(two.predict_proba(TEXT), two.predict_proba([TEXT, ""])[0], atol=1e-7)
     assert np.allclose(two.predict_proba(TEXT)[1], 1 / (1 + np.exp(-two.logits(TEXT)[0])))
 
 

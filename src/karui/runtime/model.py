@@ -1,5 +1,6 @@
 """Answers with an artifact: numpy and the native engine, no torch. `karui.load(path)` is `load` of this file."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -140,7 +141,8 @@ class Classifier:
         return self.labels.index(label)
 
     def _finite(self, logits: np.ndarray) -> np.ndarray:
-        if not np.isfinite(logits).all():
+        finite = math.isfinite(logits.item()) if logits.size == 1 else np.isfinite(logits).all()
+        if not finite:
             raise ArtifactError(
                 f"{self.name}: its answer is not a finite number; make the file again with `karui compact`"
             )
@@ -194,10 +196,16 @@ def _text_list(texts: Iterable[str]) -> list[str]:
 
 
 def _best(logits: np.ndarray) -> int:
-    return int(logits[0] > 0) if len(logits) == 1 else int(np.argmax(logits))
+    return int(logits.item() > 0) if len(logits) == 1 else int(np.argmax(logits))
 
 
 def _probabilities(logits: np.ndarray) -> np.ndarray:
+    if logits.shape == (1,):  # one text, two labels: numpy's calls would take longer than the model
+        e = math.exp(-min(abs(logits.item()), 700.0))
+        high, low = 1 / (1 + e), e / (1 + e)
+        return np.array([low, high] if logits.item() > 0 else [high, low], dtype=np.float64).astype(
+            np.float32
+        )
     if logits.shape[-1] == 1:
         with np.errstate(over="ignore", under="ignore"):
             positive = 1 / (1 + np.exp(-logits.astype(np.float64)))
