@@ -31,9 +31,16 @@ def test_the_same_table_three_ways():
     page = table.to_html()
     assert '<td>&lt;i&gt;</td><td class="number">[red]3</td>' in page
     assert '<p class="note">a note</p>' in page
-    shown = table.to_terminal(width=60)
+    shown = table.to_terminal()
     assert "[red]3" in shown, "a cell is no markup"
-    assert shown.splitlines()[-1].strip() == "a note"
+    assert shown.splitlines()[-1] == "a note"
+
+
+def test_no_figure_is_cut_short_however_narrow_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    shown = run_table(load_run(make_run(tmp_path / "run"))).to_terminal()
+    assert "87.1 % in 20.0 kB" in shown
+    assert "linear model +1.0" in shown
 
 
 def test_a_rival_is_chosen_on_validation_and_within_the_bytes():

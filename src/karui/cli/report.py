@@ -85,7 +85,8 @@ def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple
         raise UserError(
             f"{readme}: its result table is out of date; karui report --results {results} --readme {readme}"
         )
-    return records, results_table(records).to_terminal() if records else f"no records below {results}"
+    table = results_table(records)
+    return records, table.to_terminal() if table.rows else f"no record of a classifier below {results}"
 
 
 def _measure(path: Path) -> None:

@@ -30,8 +30,8 @@ class Table:
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def to_terminal(self, *, width: int | None = None) -> str:
-        """Return the table as plain text; `width` None takes the terminal's."""
+    def to_terminal(self) -> str:
+        """Return the table as plain text, as wide as it needs to be: a figure is never cut short."""
         from rich import box
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -39,15 +39,15 @@ class Table:
 
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in self.columns:
-            table.add_column(Text(column.title), justify="right" if column.number else "left")
+            title = column.title.replace(", ", ",\n")
+            table.add_column(Text(title), justify="right" if column.number else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*map(Text, row))  # Text: "[...]" in a name is no markup
-        console = Console(width=width, highlight=False, markup=False, color_system=None)
+        console = Console(width=1000, highlight=False, markup=False, color_system=None)
         with console.capture() as capture:
             console.print(table)
-            for note in self.notes:
-                console.print(note)
-        return capture.get().rstrip("\n")
+        lines = [line.rstrip() for line in capture.get().splitlines()]
+        return "\n".join([*(line for line in lines if line), *self.notes])
 
     def to_markdown(self) -> str:
         """Return the table as Markdown, the notes as a list below."""
