@@ -30,6 +30,7 @@ std::vector<float> pad_blocks(const float* values, int64_t blocks, int64_t size)
     return out;
 }
 
+constexpr int64_t chunk_steps = 512;  // rows that are computed ahead: long texts need no more memory for them
 constexpr float lowest = -std::numeric_limits<float>::max();
 
 }  // namespace
@@ -147,17 +148,9 @@ void Engine::advance_layer(Progress& p, size_t number, const int32_t* ids, int64
         const EngineDirection& direction = layer.directions[d];
         Progress::Part& part = p.parts[number][d];
         part.row_of.resize(size_t(length));
-        const bool from_table = number == 0 && !direction.table.empty();
-        if (!from_table) part.rows.resize(size_t(length * direction.width));
-        for (int64_t t = 0; t < length; ++t) {
-            if (from_table) {
-                part.row_of[size_t(t)] = direction.table.data() + ids[t] * direction.width;
-                continue;
-            }
-            float* row = part.rows.data() + t * direction.width;
-            fill_row(direction, number ? p.sequence[number - 1].data() + t * inputs : embedding.data() + ids[t] * E, row);
-            part.row_of[size_t(t)] = row;
-        }
+        if (number == 0 && !direction.table.empty())
+            for (int64_t t = 0; t < length; ++t) part.row_of[size_t(t)] = direction.table.data() + ids[t] * direction.width;
+        else part.rows.resize(size_t(std::min(length, chunk_steps) * direction.width));
         Walk& w = walks[d];
         w.H = padded(direction.H);
         w.rows = part.row_of.data();
@@ -176,7 +169,20 @@ void Engine::advance_layer(Progress& p, size_t number, const int32_t* ids, int64
         w.out_size = direction.H;
         offset += direction.H;
     }
-    table().scan(layer.kind, layer.with_tanh, walks, int(layer.directions.size()), 0, length);
+    for (int64_t begin = 0; begin < length; begin += chunk_steps) {
+        const int64_t steps = std::min(chunk_steps, length - begin);
+        for (size_t d = 0; d < layer.directions.size(); ++d) {
+            const EngineDirection& direction = layer.directions[d];
+            if (number == 0 && !direction.table.empty()) continue;
+            for (int64_t i = 0; i < steps; ++i) {
+                const int64_t t = walks[d].first + (begin + i) * walks[d].step;
+                float* row = p.parts[number][d].rows.data() + i * direction.width;
+                fill_row(direction, number ? p.sequence[number - 1].data() + t * inputs : embedding.data() + ids[t] * E, row);
+                p.parts[number][d].row_of[size_t(t)] = row;
+            }
+        }
+        table().scan(layer.kind, layer.with_tanh, walks, int(layer.directions.size()), begin, steps);
+    }
 }
 
 void Engine::advance_embedding(Progress& p, const int32_t* ids, int64_t length) const {

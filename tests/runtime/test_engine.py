@@ -131,7 +131,15 @@ def test_only_word_scores(make_spec) -> None:
 
 def test_a_large_table_is_computed_a_token(make_spec) -> None:
     spec = make_spec("gru", words=60_000, hidden=(50,), width=3, seed=5)
-    ids = np.asarray([59_999, 1, 0, 30_000], np.int32)
+    model = Classifier(spec)
+    for ids in (np.asarray([59_999, 1, 0, 30_000]), np.random.default_rng(0).integers(0, 60_001, 1300)):
+        assert np.abs(model.logits_ids([ids])[0] - expected_logits(spec, ids)).max() <= ALLOWED
+
+
+@pytest.mark.parametrize("kind", ["sru", "lstm", "gru"])
+def test_long_texts(make_spec, kind: str) -> None:
+    spec = make_spec(kind, layers=2, pooling="max")
+    ids = np.random.default_rng(0).integers(0, 31, 1025)
     assert np.abs(Classifier(spec).logits_ids([ids])[0] - expected_logits(spec, ids)).max() <= ALLOWED
 
 
