@@ -65,6 +65,9 @@ def test_file_and_summary_of_a_sparse_run(compact, sparse_run, tmp_path):
     assert abs(summary["masked"]["test_accuracy"] - summary["test_accuracy"]) <= 0.05
     assert summary["dense"]["artifact_bytes"] > 2 * summary["artifact_bytes"]
     assert summary["exact_proof"]["max_error"] <= 1e-5
+    assert summary["labels_changed"]["fp32"] == 0
+    assert summary["labels_changed"][summary["values"]] <= 2
+    assert summary["measured_documents"] == 40
     assert summary["metrics"]["dense_bytes"] == summary["dense"]["artifact_bytes"]
     assert read_artifact(path.read_bytes()).spec.provenance == {}
     run = load_run(sparse_run)  # the report reads what was written
@@ -138,6 +141,18 @@ def test_files_of_one_run_stand_side_by_side(compact, sparse_run):
     (sparse_run / "b.karui").unlink()
     assert compact(sparse_run, "--values=fp16", out=sparse_run / "a.karui")[0] == 0
     assert "b.karui" not in [file["path"] for file in load_run(sparse_run).files]
+
+
+def test_a_run_folder_that_cannot_be_written_is_said_and_keeps_the_file(compact, dense_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(dense_run, folder)
+    (folder / "compact.json").unlink(missing_ok=True)
+    (folder / "compact.json").mkdir()
+    code, out, err = compact(folder)
+    assert code == 2
+    assert "whole file" in out
+    assert "model.karui is written; its entry in the run folder is not: cannot write" in one_line(err)
+    assert karui.load(tmp_path / "model.karui").labels == ["bad", "good"]
 
 
 def test_a_failed_proof_writes_nothing(compact, sparse_run, tmp_path, monkeypatch):

@@ -175,3 +175,13 @@ def test_least_say_is_count_times_squared_change():
     say = np.square(spec.word_scores[1:, 0].astype(np.float64)) * [counts.get(word, 0) for word in words]
     np.testing.assert_array_equal(order, np.argsort(say, kind="stable"))
     assert set(order[:5]) == set(range(20, 25))
+
+
+def test_rounding_may_not_hide_behind_labels_that_say_nothing(case):
+    """With labels drawn at random accuracy hardly moves; the share of labels that change is what holds."""
+    spec, valid, _ = case
+    labels = np.random.default_rng(1).integers(0, 2, len(valid))
+    chosen, tried = choose(spec, valid, labels, Wish(tolerance=0.01))
+    assert chosen.agreement >= 0.97
+    looser = [each for each in tried if each.agreement < 0.97 and len(each.data) < len(chosen.data)]
+    assert any(each.valid_accuracy >= tried[0].valid_accuracy - 0.01 for each in looser)

@@ -151,6 +151,13 @@ def test_units_without_any_drive_are_zero_for_ever(kind):
     assert sizes(shrunk(spec))[2] == [[3]]
 
 
+def test_a_hidden_bias_alone_drives_a_gru():
+    direction = zeros("gru", 2, 2)
+    direction.bias[6] = 0.8  # n of the hidden product, unit 0
+    small = shrunk(describe([layer("gru", direction)], pooling="last"))
+    assert sizes(small) == (0, 0, [[1]])
+
+
 def test_a_gru_without_hidden_candidate_needs_no_reset_gate():
     direction = drawn("gru", 2, 2)
     direction.weight_hh[4:] = 0.0

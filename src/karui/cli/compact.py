@@ -86,6 +86,7 @@ def parse_bytes(text: str) -> int:
 def _load_splits(trained: TrainedRun) -> Any:
     from karui.tasks.classification import load_data
 
+    _say(f"reading {trained.recipe.data.name}")
     splits = load_data(trained.recipe.data)
     if list(splits.label_names) != trained.labels:
         raise UserError(
@@ -110,11 +111,13 @@ def _make(
     from karui.runtime.tokenise import count_words
 
     masked = trained.masked()
+    reference = trained.answers(masked)
+    _say(f"shrinking, choosing values on {len(splits.valid):,} validation documents, proving")
     made = build(
         masked,
         trained.words,
         trained.labels,
-        reference=trained.answers(masked),
+        reference=reference,
         texts=splits.valid.texts,
         truth=splits.valid.labels,
         max_tokens=trained.max_tokens,
@@ -123,35 +126,55 @@ def _make(
         provenance=provenance,
     )
     atomic_write(output, made.data)
+    _say("measuring")
     artifact = karui.load(output)
-    models = {"compact": {**_measure(artifact.logits, splits), "words_kept": len(artifact.words)}}
-    models["masked"] = {**_measure(trained.answers(masked), splits), "words_kept": len(made.spec.words)}
+    logits: dict[str, Any] = {}
+    models = {
+        "compact": {**_measure(artifact.logits, splits, logits, "compact"), "words_kept": len(artifact.words)}
+    }
+    models["masked"] = {**_measure(reference, splits, logits, "masked"), "words_kept": len(made.spec.words)}
     models["dense"] = {**models["masked"], "words_kept": len(trained.words)}
     if trained.is_sparse:
         dense = trained.dense()
         spec = to_spec(dense, trained.words, trained.labels, max_tokens=trained.max_tokens)
-        models["dense"] |= _measure(trained.answers(dense), splits)
+        models["dense"] |= _measure(trained.answers(dense), splits, logits, "dense")
         models["dense"]["artifact_bytes"] = len(encode(spec, values="fp32"))
     else:
-        models["dense"]["artifact_bytes"] = made.exact_bytes
-    return Measured(made, artifact, models)
+        models["dense"]["artifact_bytes"] = len(made.exact_data)
+    texts = (splits.test or splits.valid).texts
+    changed = {"fp32": _labels_changed(karui.load(made.exact_data).logits(texts), logits["masked"])}
+    changed[made.chosen.values] = _labels_changed(logits["compact"], logits["masked"])
+    return Measured(made, artifact, models, changed)
 
 
-def _measure(answer: Callable[[list[str]], Any], splits: Any) -> dict[str, Any]:
-    """Accuracy on both splits, and the time of one document on one thread. This opens the test split."""
+def _measure(
+    answer: Callable[[list[str]], Any], splits: Any, logits: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """Accuracy on both splits, and the time of one document on one thread. This opens the test split.
+
+    The logits on the test documents (validation, where there are none) are left in `logits` under `name`.
+    """
     import numpy as np
 
     from karui.compact.figures import accuracy
 
     found: dict[str, Any] = {}
-    for name in ("valid", "test"):
-        part = getattr(splits, name)
-        found[f"{name}_accuracy"] = (
-            None if part is None or not len(part) else accuracy(np.asarray(answer(part.texts)), part.labels)
-        )
+    for split in ("valid", "test"):
+        part = getattr(splits, split)
+        found[f"{split}_accuracy"] = None
+        if part is not None and len(part):
+            logits[name] = np.asarray(answer(part.texts))
+            found[f"{split}_accuracy"] = accuracy(logits[name], part.labels)
     texts = (splits.test or splits.valid).texts
     found["us_per_document"] = on_one_thread(lambda: us_per_document(answer, texts))
     return found
+
+
+def _labels_changed(logits: Any, reference: Any) -> int:
+    """How many documents have another label than the masked model gives them."""
+    from karui.compact.figures import predictions
+
+    return int((predictions(logits) != predictions(reference)).sum())
 
 
 def _measure_baselines(run: Path, splits: Any, *, seed: int) -> None:
@@ -161,6 +184,12 @@ def _measure_baselines(run: Path, splits: Any, *, seed: int) -> None:
 
     sys.stderr.write("measuring what one would take instead (--no-baseline leaves this out) ...\n")
     save_baselines(run, baselines(splits, seed=seed), seed=seed)
+
+
+def _say(line: str) -> None:
+    """Tell a person who waits what is going on; files and pipes get the result alone."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{line} ...\n")
 
 
 def _write_report(run: Path) -> None:

@@ -26,6 +26,8 @@ class Measured:
     made: Any
     artifact: Any
     models: dict[str, dict[str, Any]]
+    labels_changed: dict[str, int]
+    """Stored values -> test documents with another label than the masked model gives."""
 
 
 def summarise(trained: TrainedRun, output: Path, measured: Measured, splits: Any) -> dict[str, Any]:
@@ -47,7 +49,9 @@ def summarise(trained: TrainedRun, output: Path, measured: Measured, splits: Any
         **compact,
         "masked": models["masked"],
         "dense": dense,
-        "exact_bytes": made.exact_bytes,
+        "exact_bytes": len(made.exact_data),
+        "measured_documents": len(splits.test or splits.valid),
+        "labels_changed": measured.labels_changed,
         "exact_proof": asdict(made.exact),
         "proof": asdict(made.proof),
         "metrics": {
@@ -100,6 +104,9 @@ def page(summary: dict[str, Any]) -> str:
     lines.append(
         f"\nproof: on {exact['documents']} texts the fp32 file equals the masked model within {error}"
     )
+    changed = ", ".join(f"{count:,} by {values}" for values, count in summary["labels_changed"].items())
+    split = "validation" if summary["test_accuracy"] is None else "test"
+    lines.append(f"labels that change on {summary['measured_documents']:,} {split} documents: {changed}")
     if not proof["exact"]:
         same = f"{proof['label_agreement']:.1%} of {proof['documents']} validation texts keep their label"
         lines.append(

@@ -23,8 +23,8 @@ class Compacted:
     spec: ClassifierSpec
     """The shrunk description, before rounding."""
 
-    exact_bytes: int
-    """Size of the same description stored as fp32."""
+    exact_data: bytes
+    """The same description stored as fp32."""
 
     chosen: Candidate
     tried: list[Candidate]
@@ -73,4 +73,4 @@ def compact(
         # labels of made-up texts, which may lie on the edge, say nothing about rounding
         first = SPECIAL_TEXTS if len(samples) > SPECIAL_TEXTS else 0
         proof = prove(chosen.data, expected[first:], samples[first:], exact=False)
-    return Compacted(chosen.data, spec, len(unrounded), chosen, tried, exact, proof)
+    return Compacted(chosen.data, spec, unrounded, chosen, tried, exact, proof)

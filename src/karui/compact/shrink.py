@@ -2,7 +2,7 @@
 
 One round: (1) find outputs that are zero for every text and forget who reads them, (2) empty gates that
 multiply zeros, (3) walk backwards from the logits and drop every unit, column and word that they do not reach.
-Rounds repeat until nothing changes, because each removal can make another one possible.
+Rounds repeat until nothing changes; the second one usually only finds that out.
 
 Traps. A pruned word still advances the state, with x = 0: its token is never skipped, it only shares row 0.
 A unit without live inputs is driven by its bias and stays while it is read. The highway of the Simple Recurrent
@@ -142,12 +142,12 @@ def columns(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
 def _drop_layers(spec: ClassifierSpec) -> None:
     """Remove an idle reverse direction, and all layers below one that nothing is read from.
 
-    A layer above an empty one has no inputs left and runs on its biases; it then stands first.
+    A layer above an empty one has no inputs left and runs on its biases; it then stands first. The embedding has no
+    columns left then, because the empty layer reads none.
     """
     empty = [k for k, layer in enumerate(spec.layers) if not any(len(d.bias) for d in layer.directions)]
     if empty:
         spec.layers = spec.layers[empty[-1] + 1 :]
-        spec.embedding = spec.embedding[:, :0]
     for layer in spec.layers:
         if len(layer.directions) == 2 and not len(layer.directions[1].bias):
             layer.directions = layer.directions[:1]
