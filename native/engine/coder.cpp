@@ -81,11 +81,12 @@ void Counters::reserve(int more) {
 template <typename Coder>
 Model<Coder>::Model(Coder given) : coder(std::move(given)) {
     for (uint32_t part = 0; part < num_parts; ++part)
-        for (auto& input : weights_[part]) std::fill(input, input + num_buckets, part <= letter_part ? 1 << 14 : 1 << 13);
+        for (auto& set : weights_[part])
+            for (auto& input : set) std::fill(input, input + num_buckets, part <= letter_part ? 1 << 14 : 1 << 13);
 }
 
 template <typename Coder>
-int Model<Coder>::bit(Part part, const uint64_t* contexts, int n, int bit) {
+int Model<Coder>::bit(Part part, const uint64_t* contexts, int n, int bit, uint64_t set) {
     size_t at[max_inputs];
     int32_t stretched[max_inputs];
     int32_t* weight[max_inputs];
@@ -95,7 +96,7 @@ int Model<Coder>::bit(Part part, const uint64_t* contexts, int n, int bit) {
         at[i] = counters_.at((uint64_t(part + 1) << 60) | (uint64_t(i) << 56) | contexts[i]);
         const Counters::Counter& counter = counters_[at[i]];
         stretched[i] = counter.seen ? stretch(counter.p) : 0;
-        weight[i] = &weights_[part][i][std::min<int>(counter.seen, num_buckets - 1)];
+        weight[i] = &weights_[part][set][i][std::min<int>(counter.seen, num_buckets - 1)];
         sum += int64_t(stretched[i]) * *weight[i];
     }
     const int32_t p = squash(sum >> 16);

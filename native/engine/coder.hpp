@@ -82,6 +82,7 @@ class Decoder {
 enum Part : uint32_t { prefix_part, letter_part, mask_part, size_part, sign_part, number_part, byte_part, num_parts };
 
 constexpr int max_inputs = 10;
+constexpr int num_sets = 4;
 constexpr int max_count = 255;
 constexpr int num_buckets = 9;  // of how often a context was seen: 0 .. 7, 8 or more
 constexpr int64_t max_weight = 1 << 22;
@@ -113,15 +114,15 @@ template <typename Coder>
 class Model {
   public:
     explicit Model(Coder coder);
-    // Codes one bit under up to max_inputs contexts (each < 2^56).
-    int bit(Part part, const uint64_t* contexts, int n, int bit);
+    // Codes one bit under up to max_inputs contexts (each < 2^56), mixed with one of the part's sets of weights.
+    int bit(Part part, const uint64_t* contexts, int n, int bit, uint64_t set = 0);
     // An equally likely bit.
     int plain_bit(int bit) { return coder.code(32768, bit); }
     Coder coder;
 
   private:
     Counters counters_;
-    int32_t weights_[num_parts][max_inputs][num_buckets];
+    int32_t weights_[num_parts][num_sets][max_inputs][num_buckets];
 };
 
 extern template class Model<Encoder>;

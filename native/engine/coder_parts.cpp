@@ -1,5 +1,6 @@
 // What is coded, bit by bit: matrices and the word list. Contexts are listed in docs/format.md; change both together.
 #include <algorithm>
+#include <cstring>
 
 #include "engine/coder.hpp"
 
@@ -200,17 +201,23 @@ uint8_t code_letter(Model<Coder>& model, const std::string& word, size_t start, 
     auto back = [&](size_t k) { return k <= i ? uint64_t(uint8_t(word[i - k])) : 0; };
     const uint64_t since = std::min<size_t>(i - start, 3);
     const uint64_t other = i == start && i < before.size() ? uint8_t(before[i]) : 0;
+    auto vowel = [&](size_t k) {
+        const uint64_t letter_before = back(k);
+        return uint64_t(letter_before && std::strchr("aeiouy", int(letter_before)) != nullptr);
+    };
+    const uint64_t vowels = vowel(3) << 2 | vowel(2) << 1 | vowel(1);
     uint64_t node = 1;
     for (int b = 7; b >= 0; --b) {
-        const uint64_t contexts[6] = {
+        const uint64_t contexts[7] = {
             node,
             back(1) << 8 | node,
             back(2) << 16 | back(1) << 8 | node,
             back(3) << 24 | back(2) << 16 | back(1) << 8 | node,
             (since == 0 ? 1ull : 0ull) << 16 | other << 8 | node,
             since << 24 | other << 16 | back(1) << 8 | node,
+            vowels << 8 | node,
         };
-        node = node << 1 | uint64_t(model.bit(letter_part, contexts, 6, letter >> b & 1));
+        node = node << 1 | uint64_t(model.bit(letter_part, contexts, 7, letter >> b & 1, since));
     }
     return uint8_t(node & 255);
 }

@@ -74,12 +74,12 @@ class Model:
         """An equally likely bit."""
         return self._code(32768, bit)
 
-    def bit(self, part: str, contexts: Sequence[object], bit: int) -> int:
-        """A bit under contexts."""
+    def bit(self, part: str, contexts: Sequence[object], bit: int, weights: int = 0) -> int:
+        """A bit under contexts, mixed with one of the sets of weights of its part."""
         counters = [
             self.counters.setdefault((part, i, context), [32768, 0]) for i, context in enumerate(contexts)
         ]
-        names = [(part, i, min(seen, 8)) for i, (_, seen) in enumerate(counters)]
+        names = [(part, weights, i, min(seen, 8)) for i, (_, seen) in enumerate(counters)]
         stretched = [STRETCH[q >> 4] if seen else 0 for q, seen in counters]
         first = 1 << 14 if part in ("prefix", "letter") else 1 << 13
         total = sum(s * self.weights.get(name, first) for s, name in zip(stretched, names, strict=True))
@@ -133,6 +133,7 @@ def code_words(model: Model, words: Sequence[bytes], count: int) -> list[bytes]:
             letter = wanted[len(word)] if len(word) < len(wanted) else 0
             last, since = bytes(3) + word, min(len(word) - prefix, 3)
             replaced = before[prefix] if since == 0 and prefix < len(before) else 0
+            vowels = tuple(letter_before in b"aeiouy" for letter_before in last[-3:])
             node = 1
             for place in range(7, -1, -1):
                 contexts = (
@@ -142,8 +143,9 @@ def code_words(model: Model, words: Sequence[bytes], count: int) -> list[bytes]:
                     (last[-3:], node),
                     (since == 0, replaced, node),
                     (since, replaced, last[-1], node),
+                    (vowels, node),
                 )
-                node = node << 1 | model.bit("letter", contexts, letter >> place & 1)
+                node = node << 1 | model.bit("letter", contexts, letter >> place & 1, since)
             if not node & 255:
                 break
             word += bytes([node & 255])
