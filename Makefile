@@ -53,7 +53,7 @@ demo: $(READY)
 
 test: $(READY) $(BASE_READY)
 	@KARUI_BASE_PYTHON=$(CURDIR)/.venv-base/bin/python OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(MARKS)'
+	  $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m '$(MARKS)'
 
 check: $(READY)
 	$(BIN)/ruff format --check .
