@@ -45,11 +45,12 @@ $(BASE_READY): $(READY) $(shell find src -name '*.py')
 
 demo: $(READY)
 	@# --resume: a demonstration that was stopped goes on, a finished one only prints its table
-	$(BIN)/karui train classify --data stdlib-docs --out runs/demo-dense --resume
+	$(BIN)/karui train classify --data stdlib-docs --out runs/demo-dense --set train.patience=3 --resume
 	$(BIN)/karui train classify --data stdlib-docs --sparse vd --out runs/demo --resume
 	$(BIN)/karui compact runs/demo-dense -o runs/demo-dense/model.karui
-	$(BIN)/karui compact runs/demo -o runs/demo/model.karui
+	$(BIN)/karui compact runs/demo -o runs/demo/model.karui --max-bytes 25kB
 	$(BIN)/karui report runs/demo --dense runs/demo-dense
+	@echo "the page: runs/demo/report.html"
 
 test: $(READY) $(BASE_READY)
 	@KARUI_BASE_PYTHON=$(CURDIR)/.venv-base/bin/python OMP_NUM_THREADS=1 \

@@ -11,10 +11,11 @@ import typer
 from karui.errors import UserError
 from karui.files import atomic_write
 
-# Task of the command line -> the recipe it begins with.
-TASKS = {"classify": "classification"}
+# Task of the command line -> the recipe it begins with, dense and sparse.
+TASKS = {"classify": ("classification", "classification-sparse")}
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
+FEW_STEPS = 300  # below, a model on easy texts is still near where it began, a sparse one more so
 
 
 def _list_settings(wanted: bool) -> None:
@@ -68,7 +69,8 @@ def train(
         "train.seed": seed,
     }
     overrides = [f"{name}={value}" for name, value in options.items() if value is not None]
-    chosen = _open_run(task, out, recipe, [*overrides, *(settings or [])], resume=resume)
+    default = TASKS[task][sparse not in (None, "none")]
+    chosen = _open_run(default, out, recipe, [*overrides, *(settings or [])], resume=resume)
     say = _silent if quiet else _say
     if (out / RESULTS_FILE).exists():
         say(f"{out} is already finished; nothing to do")
@@ -82,8 +84,11 @@ def train(
         typer.echo(json.dumps(results))
 
 
-def _open_run(task: str, out: Path, name: str | None, overrides: list[str], *, resume: bool) -> Any:
-    """Return the recipe of a new run, or of the one to continue; refuse a folder that holds something else."""
+def _open_run(default: str, out: Path, name: str | None, overrides: list[str], *, resume: bool) -> Any:
+    """Return the recipe of a new run, or of the one to continue; refuse a folder that holds something else.
+
+    default: the recipe that a new run begins with where none is named.
+    """
     from karui import recipes
     from karui.recipes import base
     from karui.train.differences import first_difference
@@ -94,7 +99,7 @@ def _open_run(task: str, out: Path, name: str | None, overrides: list[str], *, r
     is_used = out.is_dir() and any(out.iterdir())
     if is_used and not resume:
         raise UserError(f"{out} is not empty; add --resume to continue that run, or name another folder")
-    begin = recipes.get(TASKS[task] if name is None else name)
+    begin = recipes.get(default if name is None else name)
     if not config.exists():
         out.mkdir(parents=True, exist_ok=True)  # before the data are read: a wrong --out shows at once
         return base.with_overrides(begin, overrides)
@@ -130,10 +135,12 @@ def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, An
         f"valid_{name}": value for name, value in result.metrics.items() if name in ("accuracy", "nll")
     }
     metrics |= {name: value for name, value in result.metrics.items() if f"valid_{name}" not in metrics}
-    if task.splits.test is None:
-        _say(f"{recipe.data.name} has no test part: only validation figures are reported")
-    else:
+    if task.splits.test is not None:
         metrics |= {f"test_{name}": value for name, value in _evaluate_test(task, recipe).items()}
+    elif not quiet:
+        _say(f"{recipe.data.name} has no test part: only validation figures are reported")
+    if not quiet and result.steps < FEW_STEPS and not result.stopped_early:
+        _say(f"{result.steps} steps are few; more --epochs or a smaller --set data.batch_size often help")
     metrics["best_epoch"] = result.epoch
     metrics["train_minutes"] = round(result.seconds / 60, 3)
     results = {

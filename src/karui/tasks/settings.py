@@ -117,7 +117,7 @@ class SparseSettings:
     log_sigma_init: float = -3.0
     """First log standard deviation of each weight's noise."""
 
-    groups: tuple[GroupName, ...] = ("word", "neuron")
+    groups: tuple[GroupName, ...] = ("word",)
     """Multiplicative variables: one a word, one a neuron, so that whole words and neurons can go."""
 
 
