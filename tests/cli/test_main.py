@@ -69,6 +69,27 @@ def test_what_the_user_can_put_right_is_one_line(verb, capsys, error, code, line
     assert captured.out == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_standard_output_is_named_once(unbuffered: str) -> None:
+    command = [sys.executable, "-m", "karui", "--version"]
+    with Path("/dev/full").open("wb") as full:
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False
+        )
+    expected = (
+        "karui: cannot write standard output: the disk is full; free some space or choose another folder\n"
+    )
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_closed_standard_output_is_named(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["--version"]) == 2
+    assert capsys.readouterr().err.startswith("karui: standard output is closed; send it to")
+
+
 @pytest.mark.parametrize(
     "bug", [ZeroDivisionError("x"), ModuleNotFoundError("no karui.x", name="karui.x"), OSError("x")]
 )

@@ -170,8 +170,12 @@ def test_a_coded_matrix_too_large_for_its_file_is_refused() -> None:
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"nowhere.karui: there is no such file; check the path"):
         read(tmp_path / "nowhere.karui")
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(
+        ArtifactError, match=r"this is a folder, not a .karui file; `karui compact` makes one"
+    ):
         read(tmp_path)
+    with pytest.raises(ArtifactError, match=r"cannot be read \(File name too long\)"):
+        read(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

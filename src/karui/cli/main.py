@@ -6,6 +6,7 @@ A verb is imported when it is called, so `karui --help` and `karui predict` neve
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -135,6 +136,8 @@ def main(args: Sequence[str]) -> int:
 
     Whatever the user can put right is one line on stderr; a bug keeps its traceback.
     """
+    if sys.stdout is None:  # closed by the shell's >&-
+        return _complain("standard output is closed; send it to a file or to /dev/null", EXIT_BAD_INPUT)
     command = typer.main.get_command(app)
     try:
         with command.make_context("karui", list(args) or ["--help"]) as ctx:
@@ -175,6 +178,9 @@ def _one_line(error: Exception) -> str | None:
     if reason is None:
         return None
     name = getattr(error, "filename", None)
+    if name is None and getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        _forget_stdout()  # every file that karui opens by name is named in its errors
+        return f"cannot write standard output: {reason}"
     return f"cannot use {os.fspath(name)}: {reason}" if name else reason
 
 
@@ -203,6 +209,6 @@ def _complain(line: str, code: int) -> int:
 
 
 def _forget_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not complain about the pipe."""
+    """Point stdout at nothing, so that the interpreter's last flush does not complain again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

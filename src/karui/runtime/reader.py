@@ -72,6 +72,10 @@ def read_artifact(source: str | os.PathLike[str] | bytes) -> Artifact:
             data = Path(source).read_bytes()
         except FileNotFoundError:
             raise ArtifactError(f"{name}: there is no such file; check the path") from None
+        except IsADirectoryError:
+            raise ArtifactError(
+                f"{name}: this is a folder, not a .karui file; `karui compact` makes one from a run folder"
+            ) from None
         except OSError as error:
             raise ArtifactError(
                 f"{name}: cannot be read ({error.strerror}); check the path and its permissions"
