@@ -1,7 +1,9 @@
 """`karui bench runtime`: every side answers, the ratios are those of the times."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -25,6 +27,24 @@ def test_report_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert report["sides"][0]["ratio"] == 1
     assert main(["bench", "runtime", TINY, str(texts), "--passes", "1"]) == 0
     assert "5 documents of 19 characters, one thread" in capsys.readouterr().out
+
+
+def test_fasttext_answers_the_text_and_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    core = SimpleNamespace(predict=lambda line, *_: asked.append(line))
+    package = ModuleType("fasttext.FastText")
+    package.__dict__["_FastText"] = lambda model_path: SimpleNamespace(f=core, path=model_path)
+    monkeypatch.setitem(sys.modules, "fasttext", ModuleType("fasttext"))
+    monkeypatch.setitem(sys.modules, "fasttext.FastText", package)
+    model, texts = tmp_path / "peer.ftz", tmp_path / "texts.txt"
+    model.touch()
+    texts.write_text("Quiet, FUNNY film!\n", encoding="utf-8")
+    assert main(["bench", "runtime", TINY, str(texts), "--fasttext", str(model), "--passes=1", "--json"]) == 0
+    assert set(asked) == {"Quiet, FUNNY film!\n", "quiet funny film !\n"}
+    names = [side["name"] for side in json.loads(capsys.readouterr().out)["sides"]]
+    assert names[2:] == ["fastText, split at spaces, one by one", "fastText after karui's words, one by one"]
 
 
 def test_sides_take_turns_and_are_compared_with_the_first() -> None:
