@@ -185,6 +185,9 @@ def test_set_without_test_part_reports_validation_only(train, tmp_path):
     assert code == 0
     assert "test_accuracy" not in json.loads(out)["metrics"]
     assert "has no test part" in err
+    assert "steps are few; more --epochs" in err
+    _, _, quiet = train("--quiet", data=tmp_path / "reviews" / "train.csv", out="quiet")
+    assert quiet == ""
 
 
 def test_report_that_fails_is_shown_and_the_run_is_kept(train, tmp_path, monkeypatch):
