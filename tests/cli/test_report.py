@@ -63,6 +63,16 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, said):
     assert error.count("\n") == 1
 
 
+def test_a_dense_run_must_have_a_file_and_the_same_data(tmp_path, capsys):
+    run, dense = make_run(tmp_path / "run"), make_run(tmp_path / "dense")
+    (dense / "compact.json").unlink()
+    assert main(["report", str(run), "--dense", str(dense)]) == 2
+    assert f"{dense} has no compact file; karui compact {dense} -o dense.karui" in capsys.readouterr().err
+    other = make_run(tmp_path / "other", subset=False)
+    assert main(["report", str(run), "--dense", str(other)]) == 2
+    assert f"{other} was trained on ag_news, not on ag_news (subset); give" in capsys.readouterr().err
+
+
 def test_baselines_are_measured_on_the_splits_of_the_run(tmp_path, capsys):
     rows = [f"{'good' if k % 2 else 'bad'} text number{k % 7},{k % 2}" for k in range(120)]
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows) + "\n")

@@ -55,12 +55,12 @@ def _report_run(path: Path, dense_path: Path | None, *, measure: bool) -> tuple[
     from karui.report import load_run, run_table, write_report
     from karui.report.tables import dense_of
 
-    load_run(path)  # refuses what is no run before minutes are spent on it
+    run = load_run(path)  # refuses what is no run before minutes are spent on it
+    dense = None if dense_path is None else _load_dense(dense_path, run.data_name)
     if measure:
         _measure(path)
     page = write_report(path, dense_dir=dense_path)
     run = load_run(path)
-    dense = None if dense_path is None else load_run(dense_path)
     content = {
         "run": str(path),
         "report": str(page),
@@ -71,6 +71,19 @@ def _report_run(path: Path, dense_path: Path | None, *, measure: bool) -> tuple[
     }
     title = " · ".join(part for part in (str(path), run.data_name, run.recipe_name) if part)
     return content, f"{title}\n{run_table(run, dense).to_terminal()}\n{page}"
+
+
+def _load_dense(path: Path, data: str) -> Any:
+    """Read the run to compare with; refuse one of other data, or one without a file to measure by."""
+    from karui.report import load_run
+    from karui.report.tables import dense_of
+
+    dense = load_run(path)
+    if dense.data_name != data:
+        raise UserError(f"{path} was trained on {dense.data_name}, not on {data}; give --dense a run of that")
+    if dense_of(dense, dense) is None:
+        raise UserError(f"{path} has no compact file; karui compact {path} -o dense.karui makes one")
+    return dense
 
 
 def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple[list[dict[str, Any]], str]:
