@@ -53,6 +53,18 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_step() -> None:
     assert not torch.equal(order(one, 0), order(other, 0))
 
 
+def test_one_very_long_text_is_a_batch_of_its_own() -> None:
+    parts = splits()
+    parts.train.texts[3] = "long " * 100_000
+    toy = ClassificationTask(
+        DataSettings(name="toy", batch_size=16), ModelSettings(), SparseSettings(), seed=0, splits=parts
+    )
+    shapes = [toy.batch(0, step)[0].shape for step in range(toy.steps_per_epoch(0))]
+    assert (1, 100_000) in shapes
+    assert sum(shape[0] for shape in shapes) == 60
+    assert max(shape[0] * shape[1] for shape in shapes if shape[0] > 1) < 1000
+
+
 def test_vocabulary_never_sees_valid_or_test() -> None:
     words = set(task().vocabulary.words)
     assert "lovely" in words

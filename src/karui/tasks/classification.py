@@ -25,6 +25,7 @@ from karui.tasks.teacher import linear_teacher
 from karui.tasks.text_classifier import TextClassifier
 
 EVALUATION_TOKENS = 32_768  # padded tokens of an evaluation batch
+TRAINING_TOKENS = 65_536  # of a training batch: one text of a megabyte must not be padded 64 times over
 VOCABULARY_FILE = "vocabulary.json"
 TEACHER_FILE = "teacher.npy"
 
@@ -99,7 +100,9 @@ class ClassificationTask:
         self.model = build_model(len(self.vocabulary), len(self.label_names), model, sparse)
         self.train_set = encode_dataset(train, self.vocabulary, data.max_tokens)
         self.num_examples = len(self.train_set)
-        self.buckets = LengthBuckets(self.train_set.lengths, batch_size=data.batch_size, seed=seed)
+        self.buckets = LengthBuckets(
+            self.train_set.lengths, batch_size=data.batch_size, max_tokens=TRAINING_TOKENS, seed=seed
+        )
         self.seed = seed
         self._targets: Tensor | None = None
 
