@@ -65,16 +65,17 @@ _SENTENCES = ModelSettings(embedding_dim=24, hidden_size=24)
 IMDB_20KB = _row("imdb-20kb", "imdb", 0.1, {"test_accuracy": 0.883, "artifact_bytes": 20_000}, max_tokens=900)
 IMDB_6KB = _row("imdb-6kb", "imdb", 0.5, {"test_accuracy": 0.865, "artifact_bytes": 6_000}, max_tokens=900)
 AG_NEWS_25KB = _row("ag-news-25kb", "ag_news", 0.4, {"test_accuracy": 0.887, "artifact_bytes": 25_000})
-TREC_100KB = replace(
-    _row(
-        "trec-100kb",
-        "trec",
-        0.1,
-        {"test_accuracy": 0.89, "artifact_bytes": 100_000},
-        batch_size=32,
-        min_count=1,
+TREC_100KB = ClassificationRecipe(
+    name="trec-100kb",
+    data=DataSettings(name="trec", batch_size=32, valid_fraction=0.05),
+    model=ModelSettings(
+        recurrent="gru", embedding_dim=128, hidden_size=64, embedding_dropout=0.4, dropout=0.4
     ),
-    model=_SENTENCES,
+    sparse=SparseSettings(method="vd"),
+    train=TrainSettings(
+        max_epochs=30, lr=2e-3, keep="last", penalty_weight=0.1, grad_clip_norm=5.0, weight_averaging=0.998
+    ),
+    expect={"test_accuracy": 0.89, "artifact_bytes": 100_000},
 )
 SST2_100KB = replace(
     _row("sst2-100kb", "sst2", 0.3, {"test_accuracy": 0.80, "artifact_bytes": 100_000}, teacher="none"),
