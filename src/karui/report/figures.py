@@ -146,7 +146,7 @@ def accuracy_against_bytes(
     axis.margins(x=0.08, y=0.12)
     axis.xaxis.set_major_formatter(lambda value, _: f"{_short_number(value)}B")
     axis.xaxis.set_minor_formatter(lambda *_: "")
-    axis.yaxis.set_major_formatter(lambda value, _: format_percent(value))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     axis.set_xlabel("bytes of the whole file, vocabulary included")
     axis.set_title(key.replace("_", " "))
     axis.legend(loc="lower right")
