@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 from karui.report.schema import CompactFile, MetricsLine
-from karui.report.units import format_bytes, format_percent
+from karui.report.units import format_bytes
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e3e8ee"
 TRAIN, VALID = "#9aa5b1", "#0b6e69"
