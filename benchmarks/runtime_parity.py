@@ -18,6 +18,7 @@ import karui
 from karui.cli.runs import open_run
 from karui.compact.convert import to_spec
 from karui.compact.figures import predictions
+from karui.compact.shrink import shrink
 from karui.report import write_record
 from karui.runtime.format import encode
 from karui.tasks.classification import load_data
@@ -38,7 +39,7 @@ def main() -> None:
     expected = trained.answers(masked)(test.texts)
     labels, truth = predictions(expected), np.asarray(test.labels)
     metrics: dict[str, float] = {"documents": len(truth), "masked_accuracy": float((labels == truth).mean())}
-    spec = to_spec(masked, trained.words, trained.labels, max_tokens=trained.max_tokens)
+    spec = shrink(to_spec(masked, trained.words, trained.labels, max_tokens=trained.max_tokens))
     for values in ("fp32", "fp16", "int8"):
         data = encode(spec, values=values)
         logits = karui.load(data).logits(test.texts)
