@@ -92,7 +92,7 @@ def test_the_fp32_file_answers_as_the_masked_model(compact, sparse_run, tmp_path
     assert summary["proof"] == summary["exact_proof"]
     assert summary["test_accuracy"] == summary["masked"]["test_accuracy"]
     held = read_artifact((tmp_path / "model.karui").read_bytes()).spec.provenance
-    assert (held["recipe"], held["seed"]) == ("classification", "0")
+    assert (held["recipe"], held["seed"]) == ("classification-sparse", "0")
 
 
 def test_a_dense_run_keeps_fp32_and_every_word(compact, dense_run):
