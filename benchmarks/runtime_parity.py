@@ -34,7 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trained = open_run(arguments.run)
-    test = load_data(trained.recipe.data).test
+    splits = load_data(trained.recipe.data)
+    test = splits.test
     masked = trained.masked()
     expected = trained.answers(masked)(test.texts)
     labels, truth = predictions(expected), np.asarray(test.labels)
@@ -54,7 +55,7 @@ def main() -> None:
         arguments.out.parent,
         task="runtime-parity",
         data=trained.recipe.data.name,
-        subset=False,
+        subset=bool(splits.subset),
         recipe=trained.recipe.name,
         seed=trained.recipe.train.seed,
         metrics=metrics,
