@@ -67,13 +67,13 @@ IMDB_6KB = _row("imdb-6kb", "imdb", 0.5, {"test_accuracy": 0.865, "artifact_byte
 AG_NEWS_25KB = _row("ag-news-25kb", "ag_news", 0.4, {"test_accuracy": 0.887, "artifact_bytes": 25_000})
 TREC_100KB = ClassificationRecipe(
     name="trec-100kb",
-    data=DataSettings(name="trec", batch_size=32, valid_fraction=0.05),
+    data=DataSettings(name="trec", batch_size=16, valid_fraction=0.05),
     model=ModelSettings(
-        recurrent="gru", embedding_dim=128, hidden_size=64, embedding_dropout=0.4, dropout=0.4
+        recurrent="gru", embedding_dim=64, hidden_size=64, embedding_dropout=0.3, dropout=0.3
     ),
     sparse=SparseSettings(method="vd"),
     train=TrainSettings(
-        max_epochs=30, lr=2e-3, keep="last", penalty_weight=0.1, grad_clip_norm=5.0, weight_averaging=0.998
+        max_epochs=30, lr=3e-3, keep="last", penalty_weight=0.03, grad_clip_norm=5.0, weight_averaging=0.999
     ),
     expect={"test_accuracy": 0.89, "artifact_bytes": 100_000},
 )
