@@ -3,8 +3,9 @@
 Names are found on first use: figures of an artifact need no torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from karui.lazy import lazy_names
 
 if TYPE_CHECKING:
     from karui.compact.build import Compacted, compact
@@ -25,14 +26,4 @@ _HOMES = {
     "to_spec": "karui.compact.convert",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'karui.compact' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

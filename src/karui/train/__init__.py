@@ -3,8 +3,9 @@
 Names are found on first use: `karui.train.settings` alone must not import torch, recipes are read without it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from karui.lazy import lazy_names
 
 if TYPE_CHECKING:
     from karui.train.checkpoint import load_weights
@@ -22,14 +23,4 @@ _HOMES = {
     "load_weights": "karui.train.checkpoint",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'karui.train' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
