@@ -1,6 +1,7 @@
 """Names of a package that are found on first use, so that importing it stays cheap (PEP 562).
 
-`karui` itself keeps its own copy: importing it may load no other module, this one included."""
+`karui` itself keeps its own copy: importing it may load no other module, this one included.
+"""
 
 import importlib
 import sys
