@@ -193,7 +193,7 @@ def test_sru_refuses_bad_arguments_by_name() -> None:
     with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         SRU(3, 0)
     with pytest.raises(ValueError, match="activation must be"):
-        SRU(3, 4, activation="relu")
+        SRU(3, 4, activation="gelu")
     with pytest.raises(ValueError, match="input must have 3 features"):
         SRU(3, 4)(torch.zeros(2, 2, 5))
     with pytest.raises(ValueError, match=r"hx must have shape \(1, 2, 4\)"):
