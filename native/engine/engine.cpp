@@ -21,48 +21,10 @@ const EngineTable& table() {
 #endif
 }
 
-int64_t gates_of(Kind kind) { return kind == Kind::gru ? 3 : 4; }
-
-// Blocks of `size` values, each padded with zeros to `padded(size)`.
-std::vector<float> pad_blocks(const float* values, int64_t blocks, int64_t size) {
-    std::vector<float> out(size_t(blocks * padded(size)), 0.0f);
-    for (int64_t b = 0; b < blocks; ++b) std::copy(values + b * size, values + (b + 1) * size, out.begin() + b * padded(size));
-    return out;
-}
-
 constexpr int64_t chunk_steps = 512;  // rows that are computed ahead: long texts need no more memory for them
 constexpr float lowest = -std::numeric_limits<float>::max();
 
 }  // namespace
-
-Product::Product(const float* weight, int64_t blocks, int64_t size, int64_t inputs) : width_(blocks * padded(size)) {
-    int64_t cells = 0;
-    for (int64_t k = 0; k < inputs; ++k) {
-        int64_t used = 0;
-        for (int64_t o = 0; o < blocks * size; ++o) used += weight[o * inputs + k] != 0.0f;
-        if (used) live_.push_back(k);
-        cells += used;
-    }
-    is_dense_ = double(cells) >= sparse_density * double(live_.size()) * double(blocks * size);
-    if (is_dense_) values_.assign(live_.size() * size_t(width_), 0.0f);
-    begin_.push_back(0);
-    for (size_t number = 0; number < live_.size(); ++number) {
-        for (int64_t o = 0; o < blocks * size; ++o) {
-            const float value = weight[o * inputs + live_[number]];
-            const int64_t column = o / size * padded(size) + o % size;
-            if (is_dense_) values_[number * size_t(width_) + size_t(column)] = value;
-            else if (value != 0.0f) {
-                column_.push_back(int32_t(column));
-                values_.push_back(value);
-            }
-        }
-        begin_.push_back(int64_t(column_.size()));
-    }
-}
-
-ProductView Product::view() const {
-    return {int64_t(live_.size()), live_.data(), width_, is_dense_ ? values_.data() : nullptr, begin_.data(), column_.data(), values_.data()};
-}
 
 int64_t EngineLayer::output_size() const {
     int64_t size = 0;
@@ -80,43 +42,32 @@ bool Engine::one_way() const {
     return std::all_of(layers.begin(), layers.end(), [](const EngineLayer& layer) { return layer.directions.size() == 1; });
 }
 
-void Engine::add_direction(EngineLayer& layer, int64_t inputs, int64_t H, const float* weight_ih, const float* weight_hh,
-                           const float* bias, const float* weight_c) const {
-    EngineDirection d;
-    const int64_t gates = gates_of(layer.kind), Hp = padded(H);
-    d.H = H;
-    d.width = gates * Hp;
-    d.input = Product(weight_ih, gates, H, inputs);
-    d.row_bias.assign(size_t(d.width), 0.0f);
-    if (layer.kind == Kind::sru) {
-        const std::vector<float> b = pad_blocks(bias, 2, H);
-        std::copy(b.begin(), b.end(), d.row_bias.begin() + Hp);
-        d.weight_c = pad_blocks(weight_c, 2, H);
-    } else {
-        const std::vector<float> b = pad_blocks(bias, gates, H);
-        std::copy(b.begin(), b.end(), d.row_bias.begin());
-        d.hidden = Product(weight_hh, gates, H, H);
-        if (layer.kind == Kind::gru) d.bias_n = pad_blocks(bias + 3 * H, 1, H);
-    }
-    layer.directions.push_back(std::move(d));
-}
-
-void Engine::fill_row(const EngineDirection& direction, const float* x, float* row) const {
+void Engine::fill_row(const EngineDirection& direction, const float* x, const float* before, float* row) const {
     std::copy(direction.row_bias.begin(), direction.row_bias.end(), row);
     table().product(direction.input.view(), x, row);
+    if (before) table().product(direction.before.view(), before, row);
 }
 
 void Engine::finish() {
     if (layers.empty()) return;
+    const bool two = layers[0].form.window == 2;
+    int64_t width = 0;  // both directions of a QRNN take their rows from tables, or none: one walk serves them both
+    for (const EngineDirection& d : layers[0].directions) width = std::max(width, d.width);
     for (EngineDirection& d : layers[0].directions) {
-        if ((n_words + 1) * d.width > max_table_floats) continue;
+        if ((n_words + 1) * (two ? 2 * width : d.width) > max_table_floats) continue;
         d.table.resize(size_t((n_words + 1) * d.width));
-        for (int64_t id = 0; id <= n_words; ++id) fill_row(d, embedding.data() + id * E, d.table.data() + id * d.width);
+        if (two) d.table_before.assign(size_t((n_words + 1) * d.width), 0.0f);
+        for (int64_t id = 0; id <= n_words; ++id) {
+            const float* x = embedding.data() + id * E;
+            fill_row(d, x, nullptr, d.table.data() + id * d.width);
+            if (two) table().product(d.before.view(), x, d.table_before.data() + id * d.width);
+        }
     }
 }
 
 void Engine::start(Progress& p) const {
     p.length = 0;
+    p.last_id = 0;
     p.scores.assign(size_t(n_outputs), 0.0);
     p.parts.resize(layers.size());
     p.sequence.resize(layers.size());
@@ -126,15 +77,64 @@ void Engine::start(Progress& p) const {
     for (size_t k = 0; k < layers.size(); ++k) {
         p.parts[k].resize(layers[k].directions.size());
         for (size_t d = 0; d < layers[k].directions.size(); ++d) {
-            const size_t Hp = size_t(padded(layers[k].directions[d].H));
+            const EngineDirection& direction = layers[k].directions[d];
+            const size_t Hp = size_t(padded(direction.H));
             Progress::Part& part = p.parts[k][d];
             part.h.assign(Hp, 0.0f);
             part.c.assign(Hp, 0.0f);
             part.sum.assign(Hp, 0.0f);
             part.max.assign(Hp, lowest);
-            part.scratch.resize(4 * Hp);
+            part.mu.assign(direction.alphas.size() * size_t(direction.P), 0.0f);
+            part.scratch.resize(std::max(4 * Hp, size_t(direction.P + direction.R)));
+            part.last_input.assign(layers[k].form.window == 2 ? size_t(input_size(k)) : 0, 0.0f);
         }
     }
+}
+
+void Engine::prepare(Progress& p, size_t number, size_t d, const int32_t* ids, int64_t length, Walk& w) const {
+    const EngineDirection& direction = layers[number].directions[d];
+    const bool is_last = number + 1 == layers.size();
+    Progress::Part& part = p.parts[number][d];
+    w.first = d == 0 ? 0 : length - 1;
+    w.step = d == 0 ? 1 : -1;
+    part.row_of.resize(size_t(length));
+    if (number == 0 && !direction.table.empty())
+        for (int64_t t = 0; t < length; ++t) part.row_of[size_t(t)] = direction.table.data() + ids[t] * direction.width;
+    else part.rows.resize(size_t(std::min(length, chunk_steps) * direction.width));
+    if (number == 0 && !direction.table_before.empty()) {
+        part.before_of.resize(size_t(length));
+        for (int64_t t = 0; t < length; ++t) {
+            const int64_t id = t != w.first ? ids[t - w.step] : d == 0 ? p.last_id : 0;
+            part.before_of[size_t(t)] = direction.table_before.data() + id * direction.width;
+        }
+        w.before = part.before_of.data();
+    }
+    w.H = padded(direction.H);
+    w.rows = part.row_of.data();
+    w.weight_c = direction.weight_c.data();
+    w.hidden = direction.hidden.view();
+    w.bias_n = direction.bias_n.data();
+    w.h = part.h.data();
+    w.c = part.c.data();
+    w.P = direction.P;
+    w.R = direction.R;
+    w.n_alphas = int64_t(direction.alphas.size());
+    w.phi = direction.phi.view();
+    w.read = direction.read.view();
+    w.alphas = direction.alphas.data();
+    w.bias_r = direction.bias_r.data();
+    w.bias_o = direction.bias_o.data();
+    w.mu = part.mu.data();
+    w.scratch = part.scratch.data();
+    w.sum = is_last && (pooling == Pooling::mean || pooling == Pooling::mean_max) ? part.sum.data() : nullptr;
+    w.max = is_last && (pooling == Pooling::max || pooling == Pooling::mean_max) ? part.max.data() : nullptr;
+}
+
+const float* Engine::input_before(const Progress& p, size_t number, const int32_t* ids, int64_t t, int64_t step, int64_t length) const {
+    const int64_t place = t - step;
+    if (place >= length) return nullptr;  // the reverse direction begins
+    if (number == 0) return embedding.data() + (place < 0 ? p.last_id : ids[place]) * E;
+    return place < 0 ? p.parts[number][0].last_input.data() : p.sequence[number - 1].data() + place * input_size(number);
 }
 
 void Engine::advance_layer(Progress& p, size_t number, const int32_t* ids, int64_t length) const {
@@ -145,29 +145,12 @@ void Engine::advance_layer(Progress& p, size_t number, const int32_t* ids, int64
     Walk walks[2] = {};
     int64_t offset = 0;
     for (size_t d = 0; d < layer.directions.size(); ++d) {
-        const EngineDirection& direction = layer.directions[d];
-        Progress::Part& part = p.parts[number][d];
-        part.row_of.resize(size_t(length));
-        if (number == 0 && !direction.table.empty())
-            for (int64_t t = 0; t < length; ++t) part.row_of[size_t(t)] = direction.table.data() + ids[t] * direction.width;
-        else part.rows.resize(size_t(std::min(length, chunk_steps) * direction.width));
         Walk& w = walks[d];
-        w.H = padded(direction.H);
-        w.rows = part.row_of.data();
-        w.first = d == 0 ? 0 : length - 1;
-        w.step = d == 0 ? 1 : -1;
-        w.weight_c = direction.weight_c.data();
-        w.hidden = direction.hidden.view();
-        w.bias_n = direction.bias_n.data();
-        w.h = part.h.data();
-        w.c = part.c.data();
-        w.scratch = part.scratch.data();
-        w.sum = is_last && (pooling == Pooling::mean || pooling == Pooling::mean_max) ? part.sum.data() : nullptr;
-        w.max = is_last && (pooling == Pooling::max || pooling == Pooling::mean_max) ? part.max.data() : nullptr;
+        prepare(p, number, d, ids, length, w);
         w.out = is_last ? nullptr : p.sequence[number].data() + offset;
         w.out_stride = layer.output_size();
-        w.out_size = direction.H;
-        offset += direction.H;
+        w.out_size = layer.directions[d].H;
+        offset += w.out_size;
     }
     for (int64_t begin = 0; begin < length; begin += chunk_steps) {
         const int64_t steps = std::min(chunk_steps, length - begin);
@@ -177,11 +160,16 @@ void Engine::advance_layer(Progress& p, size_t number, const int32_t* ids, int64
             for (int64_t i = 0; i < steps; ++i) {
                 const int64_t t = walks[d].first + (begin + i) * walks[d].step;
                 float* row = p.parts[number][d].rows.data() + i * direction.width;
-                fill_row(direction, number ? p.sequence[number - 1].data() + t * inputs : embedding.data() + ids[t] * E, row);
+                const float* x = number ? p.sequence[number - 1].data() + t * inputs : embedding.data() + ids[t] * E;
+                fill_row(direction, x, layer.form.window == 2 ? input_before(p, number, ids, t, walks[d].step, length) : nullptr, row);
                 p.parts[number][d].row_of[size_t(t)] = row;
             }
         }
-        table().scan(layer.kind, layer.with_tanh, walks, int(layer.directions.size()), begin, steps);
+        table().scan(layer.form, walks, int(layer.directions.size()), begin, steps);
+    }
+    if (number && layer.form.window == 2) {
+        const float* last = p.sequence[number - 1].data() + (length - 1) * inputs;
+        std::copy(last, last + inputs, p.parts[number][0].last_input.begin());
     }
 }
 
@@ -205,6 +193,7 @@ void Engine::advance(Progress& p, const int32_t* ids, int64_t length) const {
             for (int64_t o = 0; o < n_outputs; ++o) p.scores[size_t(o)] += word_scores[size_t(ids[t] * n_outputs + o)];
         }
     p.length += length;
+    p.last_id = ids[length - 1];
 }
 
 void Engine::logits(Progress& p, float* out) const {

@@ -11,13 +11,21 @@ namespace karui {
 
 enum class Pooling : int { last = 0, mean = 1, max = 2, mean_max = 3 };
 
-// y += x W for a weight of (blocks * size, inputs) in the file, its blocks padded to a multiple of 16 outputs.
+// Part of a weight as in the file: rows of `blocks` blocks of `size` outputs, `stride` columns of which `inputs` are used.
+struct Block {
+    const float* weight;
+    int64_t blocks, size, inputs;
+    int64_t stride;       // columns of the whole weight
+    int64_t input_block;  // inputs lie in blocks of so many, each padded to a multiple of 16; `inputs` if not padded
+};
+
+// y += x W, its blocks of outputs padded to a multiple of 16.
 class Product {
   public:
     Product() = default;
     // Sparse below this share of non-zero cells, dense above: gathering single weights costs about 8 dense ones.
     static constexpr double sparse_density = 0.125;
-    Product(const float* weight, int64_t blocks, int64_t size, int64_t inputs);
+    explicit Product(const Block& block);
     ProductView view() const;
 
   private:
@@ -28,17 +36,28 @@ class Product {
     bool is_dense_ = true;
 };
 
+// Weights of a direction as in the file; null where the kind has none.
+struct Weights {
+    int64_t H = 0, P = 0, R = 0, n_alphas = 0;  // the last three of a Statistical Recurrent Unit
+    const float *ih = nullptr, *hh = nullptr, *bias = nullptr, *c = nullptr;
+    const float *r = nullptr, *phi = nullptr, *o = nullptr, *alphas = nullptr;
+};
+
 struct EngineDirection {
-    int64_t H = 0, width = 0;  // units; padded gates * units of a row
+    int64_t H = 0, width = 0;  // units; padded values of a row
+    int64_t P = 0, R = 0;      // padded
     Product input, hidden;
+    Product before;            // QRNN with window 2: what the input before adds to a row
+    Product phi, read;         // Statistical Recurrent Unit
     std::vector<float> row_bias;           // (width): what a row is without input
     std::vector<float> weight_c, bias_n;   // padded
+    std::vector<float> alphas, bias_r, bias_o;
     std::vector<float> table;              // layer 0: a row for each word, (n_words + 1, width); empty: computed a token
+    std::vector<float> table_before;       // the same for `before`; row 0 is zero, as the embedding of id 0 is
 };
 
 struct EngineLayer {
-    Kind kind = Kind::sru;
-    bool with_tanh = false;
+    Form form;
     std::vector<EngineDirection> directions;
     int64_t output_size() const;
 };
@@ -46,8 +65,9 @@ struct EngineLayer {
 // States and sums of one text; reused from text to text.
 struct Progress {
     struct Part {
-        std::vector<float> h, c, sum, max, scratch, rows;
-        std::vector<const float*> row_of;
+        std::vector<float> h, c, mu, sum, max, scratch, rows;
+        std::vector<const float*> row_of, before_of;
+        std::vector<float> last_input;  // QRNN with window 2, above layer 0: what the step before read
     };
     std::vector<std::vector<Part>> parts;  // layer, direction
     std::vector<std::vector<float>> sequence;  // outputs of layer k, (T, I)
@@ -56,6 +76,7 @@ struct Progress {
     std::vector<double> scores;
     std::vector<int32_t> ids;
     int64_t length = 0;
+    int32_t last_id = 0;  // at first 0, whose embedding is zero
 };
 
 class Engine {
@@ -72,9 +93,7 @@ class Engine {
     bool one_way() const;
     // Inputs of layer `number`.
     int64_t input_size(size_t number) const;
-    // weight_ih (G H, I), weight_hh (G H, H) or null, bias and weight_c as in the file.
-    void add_direction(EngineLayer& layer, int64_t inputs, int64_t H, const float* weight_ih, const float* weight_hh,
-                       const float* bias, const float* weight_c) const;
+    void add_direction(EngineLayer& layer, int64_t inputs, const Weights& weights) const;
     // Precomputes the rows of layer 0 where they fit into max_table_floats.
     void finish();
     static constexpr int64_t max_table_floats = 1 << 23;
@@ -89,7 +108,11 @@ class Engine {
   private:
     void advance_layer(Progress& progress, size_t number, const int32_t* ids, int64_t length) const;
     void advance_embedding(Progress& progress, const int32_t* ids, int64_t length) const;
-    void fill_row(const EngineDirection& direction, const float* x, float* row) const;
+    void prepare(Progress& progress, size_t number, size_t direction, const int32_t* ids, int64_t length, Walk& walk) const;
+    // before: the input that the step before read, or null.
+    void fill_row(const EngineDirection& direction, const float* x, const float* before, float* row) const;
+    // Input of layer `number` that the step before step t of a direction read; null at its first one.
+    const float* input_before(const Progress& progress, size_t number, const int32_t* ids, int64_t t, int64_t step, int64_t length) const;
 };
 
 }  // namespace karui

@@ -44,7 +44,14 @@ void product(const ProductView& p, const float* __restrict x, float* __restrict 
     if (begin < p.width) dense_block<1>(p, x, y, begin);
 }
 
-template <bool with_tanh>
+template <Activation kind>
+inline float activate(float x) {
+    if constexpr (kind == Activation::tanh) return tanh_(x);
+    if constexpr (kind == Activation::relu) return x < 0.0f ? 0.0f : x;  // NaN stays NaN
+    return x;
+}
+
+template <Activation activation>
 inline void sru_step(const Walk& w, const float* __restrict row, int64_t H) {
     const float* __restrict candidate = row;
     const float* __restrict forget = row + H;
@@ -60,7 +67,7 @@ inline void sru_step(const Walk& w, const float* __restrict row, int64_t H) {
         const float f = sigmoid_(forget[j] + v_f[j] * old);
         const float r = sigmoid_(reset[j] + v_r[j] * old);  // reads the old state
         const float now = (old - candidate[j]) * f + candidate[j];
-        const float g = with_tanh ? tanh_(now) : now;
+        const float g = activate<activation>(now);
         c[j] = now;
         h[j] = (g - skip[j]) * r + skip[j];
     }
@@ -100,6 +107,63 @@ inline void gru_step(const Walk& w, const float* __restrict row, int64_t H) {
     }
 }
 
+template <bool output_gate, bool adds_before>
+inline void qrnn_step(const Walk& w, int64_t t, int64_t H) {
+    if (!H) return;  // a direction without units has no rows
+    const float* __restrict row = w.rows[t];
+    const float* __restrict before = adds_before ? w.before[t] : row;
+    float* __restrict c = w.c;
+    float* __restrict h = w.h;
+#pragma omp simd
+    for (int64_t j = 0; j < H; ++j) {
+        const float z = tanh_(adds_before ? row[j] + before[j] : row[j]);
+        const float f = sigmoid_(adds_before ? row[H + j] + before[H + j] : row[H + j]);
+        const float now = (c[j] - z) * f + z;
+        c[j] = now;
+        h[j] = output_gate ? now * sigmoid_(adds_before ? row[2 * H + j] + before[2 * H + j] : row[2 * H + j]) : now;
+    }
+}
+
+// Lanes of padding have g(0) = 1/2; nobody reads them.
+inline void mingru_step(const Walk& w, const float* __restrict row, int64_t H) {
+    float* __restrict h = w.h;
+#pragma omp simd
+    for (int64_t j = 0; j < H; ++j) {
+        const float a = row[j], old = h[j];
+        const float g = a < 0.0f ? sigmoid_(a) : a + 0.5f;
+        h[j] = old + sigmoid_(row[H + j]) * (g - old);
+    }
+}
+
+// The output reads the statistics of its own step alone: `with_output` is false where nobody will look at it.
+template <Activation activation>
+inline void statistical_step(const Walk& w, const float* __restrict row, int64_t H, bool with_output) {
+    float* __restrict phi = w.scratch;
+    float* __restrict r = w.scratch + w.P;
+    for (int64_t j = 0; j < w.P; ++j) phi[j] = row[j];
+    if (w.R) {
+        for (int64_t j = 0; j < w.R; ++j) r[j] = w.bias_r[j];
+        product(w.hidden, w.mu, r);
+#pragma omp simd
+        for (int64_t j = 0; j < w.R; ++j) r[j] = activate<activation>(r[j]);
+        product(w.phi, r, phi);
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < w.P; ++j) phi[j] = activate<activation>(phi[j]);
+    for (int64_t k = 0; k < w.n_alphas; ++k) {
+        const float alpha = w.alphas[k], rest = 1.0f - alpha;
+        float* __restrict mu = w.mu + k * w.P;
+#pragma omp simd
+        for (int64_t j = 0; j < w.P; ++j) mu[j] = alpha * mu[j] + rest * phi[j];
+    }
+    if (!with_output) return;
+    float* __restrict h = w.h;
+    for (int64_t j = 0; j < H; ++j) h[j] = w.bias_o[j];
+    product(w.read, w.mu, h);
+#pragma omp simd
+    for (int64_t j = 0; j < H; ++j) h[j] = activate<activation>(h[j]);
+}
+
 inline void keep(const Walk& w, int64_t t, int64_t H) {
     const float* __restrict h = w.h;
     if (w.sum) {
@@ -118,33 +182,72 @@ inline void keep(const Walk& w, int64_t t, int64_t H) {
     }
 }
 
+// One step of each form; `is_last` says that the walk pauses after it.
+template <Activation activation>
+struct SruStep {
+    static void run(const Walk& w, int64_t t, int64_t H, bool) { sru_step<activation>(w, w.rows[t], H); }
+};
+struct LstmStep {
+    static void run(const Walk& w, int64_t t, int64_t H, bool) { lstm_step(w, w.rows[t], H); }
+};
+struct GruStep {
+    static void run(const Walk& w, int64_t t, int64_t H, bool) { gru_step(w, w.rows[t], H); }
+};
+template <Activation activation>
+struct StatisticalStep {
+    static void run(const Walk& w, int64_t t, int64_t H, bool is_last) {
+        statistical_step<activation>(w, w.rows[t], H, is_last || w.sum || w.max || w.out);
+    }
+};
+template <bool output_gate, bool adds_before>
+struct QrnnStep {
+    static void run(const Walk& w, int64_t t, int64_t H, bool) { qrnn_step<output_gate, adds_before>(w, t, H); }
+};
+struct MinGruStep {
+    static void run(const Walk& w, int64_t t, int64_t H, bool) { mingru_step(w, w.rows[t], H); }
+};
+
 // Fixed H == 16 lets the compiler hold everything in registers.
-template <Kind kind, bool with_tanh, bool narrow>
+template <class Step, bool narrow>
 void walk(Walk* walks, int count, int64_t begin, int64_t length) {
     for (int64_t i = begin; i < begin + length; ++i)
         for (int d = 0; d < count; ++d) {
             const Walk& w = walks[d];
             const int64_t H = narrow ? lanes : w.H, t = w.first + i * w.step;
-            if constexpr (kind == Kind::sru) sru_step<with_tanh>(w, w.rows[t], H);
-            if constexpr (kind == Kind::lstm) lstm_step(w, w.rows[t], H);
-            if constexpr (kind == Kind::gru) gru_step(w, w.rows[t], H);
+            Step::run(w, t, H, i + 1 == begin + length);
             keep(w, t, H);
         }
 }
 
-template <bool narrow>
-void choose(Kind kind, bool with_tanh, Walk* walks, int count, int64_t begin, int64_t length) {
-    if (kind == Kind::lstm) walk<Kind::lstm, false, narrow>(walks, count, begin, length);
-    else if (kind == Kind::gru) walk<Kind::gru, false, narrow>(walks, count, begin, length);
-    else if (with_tanh) walk<Kind::sru, true, narrow>(walks, count, begin, length);
-    else walk<Kind::sru, false, narrow>(walks, count, begin, length);
+using Walker = void (*)(Walk* walks, int count, int64_t begin, int64_t length);
+
+template <template <Activation> class Step, bool narrow>
+Walker with_activation(Activation activation) {
+    if (activation == Activation::tanh) return walk<Step<Activation::tanh>, narrow>;
+    if (activation == Activation::relu) return walk<Step<Activation::relu>, narrow>;
+    return walk<Step<Activation::identity>, narrow>;
 }
 
-void scan(Kind kind, bool with_tanh, Walk* walks, int count, int64_t begin, int64_t length) {
+template <bool narrow>
+Walker walker_of(const Form& form, bool adds_before) {
+    switch (form.kind) {
+        case Kind::lstm: return walk<LstmStep, narrow>;
+        case Kind::gru: return walk<GruStep, narrow>;
+        case Kind::mingru: return walk<MinGruStep, narrow>;
+        case Kind::statistical: return with_activation<StatisticalStep, narrow>(form.activation);
+        case Kind::qrnn:
+            if (adds_before) return form.output_gate ? walk<QrnnStep<true, true>, narrow> : walk<QrnnStep<false, true>, narrow>;
+            return form.output_gate ? walk<QrnnStep<true, false>, narrow> : walk<QrnnStep<false, false>, narrow>;
+        default: return with_activation<SruStep, narrow>(form.activation);
+    }
+}
+
+void scan(const Form& form, Walk* walks, int count, int64_t begin, int64_t length) {
     bool narrow = true;
     for (int d = 0; d < count; ++d) narrow = narrow && walks[d].H == lanes;
-    if (narrow) choose<true>(kind, with_tanh, walks, count, begin, length);
-    else choose<false>(kind, with_tanh, walks, count, begin, length);
+    bool adds_before = false;  // of all directions with units, or of none
+    for (int d = 0; d < count; ++d) adds_before = adds_before || walks[d].before;
+    (narrow ? walker_of<true>(form, adds_before) : walker_of<false>(form, adds_before))(walks, count, begin, length);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ def inspect(
             {
                 "kind": layer.kind,
                 "activation": layer.activation,
-                "hidden_sizes": [d.hidden_size for d in layer.directions],
+                "hidden_sizes": list(layer.hidden_sizes),
             }
             for layer in spec.layers
         ],

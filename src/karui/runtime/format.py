@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from karui import _native
+from karui.runtime.layers import Direction, LayerOutline, RecurrentLayer
 from karui.runtime.spec import (
-    ACTIVATIONS,
-    KINDS,
     MAX_PROVENANCE,
     MAX_TEXT_BYTES,
     MAX_WORD_BYTES,
@@ -17,9 +16,7 @@ from karui.runtime.spec import (
     NORMALISATIONS,
     POOLINGS,
     ClassifierSpec,
-    Direction,
     Outline,
-    RecurrentLayer,
     arrays_of,
     check_spec,
     outline_of,
@@ -149,12 +146,18 @@ class _Writer:
             len(outline.layers)
         )
         for layer in outline.layers:
-            sizes = layer.hidden_sizes
-            self.plain += varint(
-                KINDS.index(layer.kind) | ACTIVATIONS.index(layer.activation) << 2 | (len(sizes) - 1) << 3
-            )
-            for size in sizes:
-                self.plain += varint(size)
+            self.layer(layer)
+
+    def layer(self, layer: LayerOutline) -> None:
+        self.plain += varint(layer.code)
+        for size in layer.hidden_sizes:
+            self.plain += varint(size)
+        if layer.kind == "statistical":
+            for sizes in layer.directions:
+                self.plain += varint(sizes.num_stats) + varint(sizes.recur_size) + varint(len(sizes.alphas))
+                self.plain += np.asarray(sizes.alphas, "<f4").tobytes()
+        elif layer.kind == "qrnn":
+            self.plain += varint(layer.window - 1 + 2 * layer.output_gate)
 
     def words(self, words: list[bytes]) -> None:
         raw, before = bytearray(), b""

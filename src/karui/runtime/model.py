@@ -9,8 +9,9 @@ import numpy as np
 
 from karui import _native
 from karui.errors import ArtifactError, UserError
+from karui.runtime.layers import ACTIVATIONS, CODES, FIELDS, Direction
 from karui.runtime.reader import read_artifact
-from karui.runtime.spec import ACTIVATIONS, KINDS, POOLINGS, ClassifierSpec, check_spec
+from karui.runtime.spec import POOLINGS, ClassifierSpec, check_spec
 from karui.runtime.tokenise import settled_length
 
 _CHUNK_TOKENS = 1 << 20  # ids of the texts with one word left out, at a time
@@ -45,11 +46,8 @@ class Classifier:
             spec.words, embedding=_plain(spec.embedding), pooling=POOLINGS.index(spec.pooling),
             layers=[
                 (
-                    KINDS.index(layer.kind), ACTIVATIONS.index(layer.activation) == 1,
-                    [
-                        tuple(_plain(part) for part in (d.weight_ih, d.weight_hh, d.bias, d.weight_c))
-                        for d in layer.directions
-                    ],
+                    CODES[layer.kind], ACTIVATIONS.index(layer.activation), layer.window, layer.output_gate,
+                    [_parts(direction) for direction in layer.directions],
                 )
                 for layer in spec.layers
             ],
@@ -182,6 +180,11 @@ class Stream:
 
 def _plain(array: np.ndarray | None) -> np.ndarray | None:
     return None if array is None else np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _parts(direction: Direction) -> dict[str, np.ndarray]:
+    parts = {name: _plain(getattr(direction, name)) for name in (*FIELDS, "alphas")}
+    return {name: array for name, array in parts.items() if array is not None}
 
 
 def _text_list(texts: Iterable[str]) -> list[str]:

@@ -21,16 +21,16 @@ from karui.runtime.format import (
     dequantize,
     row_hints,
 )
-from karui.runtime.spec import (
+from karui.runtime.layers import (
     ACTIVATIONS,
-    KINDS,
-    NORMALISATIONS,
-    POOLINGS,
-    ClassifierSpec,
+    CODES,
+    KIND_ACTIVATIONS,
+    MAX_ALPHAS,
+    MAX_CODE,
+    DirectionOutline,
     LayerOutline,
-    Outline,
-    spec_from,
 )
+from karui.runtime.spec import NORMALISATIONS, POOLINGS, ClassifierSpec, Outline, spec_from
 
 _DAMAGED = "copy the file again, or make it again with `karui compact`"
 
@@ -189,16 +189,38 @@ class _Reader:
         flags = self.varint("pooling", 7)
         layers = []
         for _ in range(self.varint("number of layers", limits.MAX_LAYERS)):
-            code = self.varint("kind of a layer", 15)
-            if code & 3 >= len(KINDS):
-                raise _RefusedError("a layer is of an unknown kind")
-            sizes = tuple(self.varint("hidden size", limits.MAX_WIDTH) for _ in range(1 + (code >> 3)))
-            layers.append(LayerOutline(KINDS[code & 3], ACTIVATIONS[code >> 2 & 1], sizes))
+            layers.append(self.layer())
         outline = Outline(n_words, n_labels, width, POOLINGS[flags & 3], bool(flags >> 2), tuple(layers))
         problem = limits.size_problem(outline)
         if problem:
             raise _RefusedError(problem)
         return outline
+
+    def layer(self) -> LayerOutline:
+        code = self.varint("kind of a layer", MAX_CODE)
+        number, activation = code & 3 | code >> 5 << 2, code >> 2 & 1 | (code >> 4 & 1) << 1
+        kind = next((name for name, known in CODES.items() if known == number), None)
+        if kind is None:
+            raise _RefusedError("a layer is of an unknown kind")
+        if activation >= len(KIND_ACTIVATIONS[kind]):
+            raise _RefusedError(f"a layer of kind {kind} has the unknown activation {activation}")
+        sizes = [self.varint("hidden size", limits.MAX_WIDTH) for _ in range(1 + (code >> 3 & 1))]
+        window, output_gate = 1, True
+        if kind == "statistical":
+            directions = [self.statistics(size) for size in sizes]
+        else:
+            directions = [DirectionOutline(size) for size in sizes]
+        if kind == "qrnn":
+            form = self.varint("window and gate", 3)
+            window, output_gate = 1 + (form & 1), bool(form >> 1)
+        return LayerOutline(kind, ACTIVATIONS[activation], tuple(directions), window, output_gate)
+
+    def statistics(self, hidden_size: int) -> DirectionOutline:
+        num_stats = self.varint("number of statistics", limits.MAX_WIDTH)
+        recur_size = self.varint("recurrent size", limits.MAX_WIDTH)
+        raw = self.take(4 * self.varint("number of scales", MAX_ALPHAS), "a scale")
+        alphas = tuple(np.frombuffer(raw, "<f4").tolist())
+        return DirectionOutline(hidden_size, num_stats, recur_size, alphas)
 
     def words(self, count: int) -> list[str]:
         coded = self.varint("form of the word list", 1)

@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from karui.runtime.layers import (
+    FIELDS,
+    Direction,
+    LayerOutline,
+    RecurrentLayer,
+    layer_from,
+    layer_problem,
+    outline_of_layer,
+)
+
+__all__ = ["ClassifierSpec", "Direction", "LayerOutline", "Outline", "RecurrentLayer", "check_spec"]
+
 NORMALISATIONS = ("words-v1",)
-KINDS = ("sru", "lstm", "gru")
-ACTIVATIONS = ("identity", "tanh")
 POOLINGS = ("last", "mean", "max", "mean+max")
 
 MAX_WORDS = 1 << 20
@@ -25,36 +35,6 @@ MAX_WIDTH = (1 << 14) - 1  # E and H
 MAX_CELLS = 1 << 24  # of a matrix
 MAX_TOTAL_CELLS = 1 << 25  # of all matrices
 MAX_TOKENS = (1 << 31) - 1
-
-
-@dataclass
-class Direction:
-    """Weights of one direction of a layer, float32; see `RecurrentLayer` for shapes and gate order."""
-
-    weight_ih: np.ndarray
-    weight_hh: np.ndarray | None
-    bias: np.ndarray
-    weight_c: np.ndarray | None = None
-
-    @property
-    def hidden_size(self) -> int:
-        """H of this direction."""
-        return len(self.bias) // (2 if self.weight_hh is None else 4)
-
-
-@dataclass
-class RecurrentLayer:
-    """One or two directions over the same input; the second walks backward. Its output is [forward, reverse].
-
-    lstm: weight_ih (4H, I), weight_hh (4H, H), bias (4H,) = b_ih + b_hh; gates i, f, g, o.
-    gru: weight_ih (3H, I), weight_hh (3H, H), bias (4H,): r, z merged, then n of the input, n of the state;
-    gates r, z, n.
-    sru: weight_ih (4H, I): candidate, forget, reset, skip; weight_c (2H,): v_f, v_r; bias (2H,): b_f, b_r.
-    """
-
-    kind: str
-    directions: list[Direction]
-    activation: str = "identity"
 
 
 @dataclass
@@ -76,15 +56,6 @@ class ClassifierSpec:
     normalisation: str = "words-v1"
     max_tokens: int = 0
     provenance: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LayerOutline:
-    """Kind and sizes of a layer."""
-
-    kind: str
-    activation: str
-    hidden_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -116,14 +87,10 @@ class Outline:
             yield "word_scores", self.n_words, self.n_outputs
         width = self.embedding_dim
         for number, layer in enumerate(self.layers):
-            for direction, size in enumerate(layer.hidden_sizes):
+            for direction in range(len(layer.directions)):
                 name = f"layers.{number}.{'reverse' if direction else 'forward'}."
-                yield name + "weight_ih", (3 if layer.kind == "gru" else 4) * size, width
-                if layer.kind == "sru":
-                    yield name + "weight_c", 2 * size, 1
-                else:
-                    yield name + "weight_hh", (3 if layer.kind == "gru" else 4) * size, size
-                yield name + "bias", (2 if layer.kind == "sru" else 4) * size, 1
+                for part, rows, cols in layer.matrices(direction, width):
+                    yield name + part, rows, cols
             width = sum(layer.hidden_sizes)
         yield "output_weight", self.n_outputs, self.pooled_size
         yield "output_bias", self.n_outputs, 1
@@ -131,12 +98,7 @@ class Outline:
 
 def outline_of(spec: ClassifierSpec) -> Outline:
     """Sizes of a description; `check_spec` tells whether its arrays agree with them."""
-    layers = tuple(
-        LayerOutline(
-            layer.kind, layer.activation, tuple(direction.hidden_size for direction in layer.directions)
-        )
-        for layer in spec.layers
-    )
+    layers = tuple(outline_of_layer(layer) for layer in spec.layers)
     scores = spec.word_scores is not None
     return Outline(len(spec.words), len(spec.labels), spec.embedding.shape[1], spec.pooling, scores, layers)
 
@@ -150,12 +112,10 @@ def arrays_of(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> Iterat
     for number, layer in enumerate(spec.layers):
         for place, direction in enumerate(layer.directions):
             name = f"layers.{number}.{'reverse' if place else 'forward'}."
-            yield name + "weight_ih", direction.weight_ih
-            for part in ("weight_c", "weight_hh"):
+            for part in FIELDS:
                 value = getattr(direction, part)
                 if value is not None:
                     yield name + part, value
-            yield name + "bias", direction.bias
     yield "output_weight", spec.output_weight
     yield "output_bias", spec.output_bias
 
@@ -170,13 +130,12 @@ def spec_from(
 
     layers = []
     for number, layer in enumerate(outline.layers):
-        directions = []
-        for place in range(len(layer.hidden_sizes)):
-            name = f"layers.{number}.{'reverse' if place else 'forward'}."
-            c = arrays[name + "weight_c"].reshape(-1) if layer.kind == "sru" else None
-            bias = arrays[name + "bias"].reshape(-1)
-            directions.append(Direction(arrays[name + "weight_ih"], arrays.get(name + "weight_hh"), bias, c))
-        layers.append(RecurrentLayer(layer.kind, directions, layer.activation))
+        names = [f"layers.{number}.{place}." for place in ("forward", "reverse")[: len(layer.directions)]]
+        parts = [
+            {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+            for start in names
+        ]
+        layers.append(layer_from(layer, parts))
     return ClassifierSpec(
         words=words, labels=labels, embedding=with_zero_row("embedding"), layers=layers, pooling=outline.pooling,
         output_weight=arrays["output_weight"], output_bias=arrays["output_bias"].reshape(-1),
@@ -186,7 +145,8 @@ def spec_from(
 
 def size_problem(outline: Outline) -> str | None:
     """Say which size is outside the limits of the format, or None."""
-    sizes = [size for layer in outline.layers for size in layer.hidden_sizes]
+    directions = [direction for layer in outline.layers for direction in layer.directions]
+    sizes = [size for d in directions for size in (d.hidden_size, d.num_stats, d.recur_size)]
     if outline.n_words > MAX_WORDS:
         return f"{outline.n_words} words, at most {MAX_WORDS} are allowed"
     if not 2 <= outline.n_labels <= MAX_LABELS:
@@ -195,6 +155,9 @@ def size_problem(outline: Outline) -> str | None:
         return f"{len(outline.layers)} layers, at most {MAX_LAYERS} are allowed"
     if max([outline.embedding_dim, *sizes]) > MAX_WIDTH:
         return f"a width of {max([outline.embedding_dim, *sizes])}, at most {MAX_WIDTH} are allowed"
+    for layer in outline.layers:
+        if problem := layer.size_problem():
+            return problem
     total = 0
     for name, rows, cols in outline.records():
         total += rows * cols
@@ -205,27 +168,18 @@ def size_problem(outline: Outline) -> str | None:
 
 def check_spec(spec: ClassifierSpec) -> None:
     """Raise `ValueError` that names the first thing in a description that does not fit."""
-    outline = outline_of(spec)
     for value, allowed, name in (
         (spec.normalisation, NORMALISATIONS, "normalisation"),
         (spec.pooling, POOLINGS, "pooling"),
-        *((layer.kind, KINDS, "kind") for layer in spec.layers),
-        *((layer.activation, ACTIVATIONS, "activation") for layer in spec.layers),
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
     if not 0 <= spec.max_tokens <= MAX_TOKENS:
         raise ValueError(f"max_tokens must be in [0, {MAX_TOKENS}], got {spec.max_tokens}")
-    if any(len(layer.directions) not in (1, 2) for layer in spec.layers):
-        raise ValueError("a layer must have 1 or 2 directions")
     for number, layer in enumerate(spec.layers):
-        for direction in layer.directions:
-            if (layer.kind == "sru") != (direction.weight_hh is None) or (layer.kind == "sru") == (
-                direction.weight_c is None
-            ):
-                raise ValueError(
-                    f"layers.{number}: {layer.kind} needs {'weight_c' if layer.kind == 'sru' else 'weight_hh'} only"
-                )
+        if problem := layer_problem(layer):
+            raise ValueError(f"layers.{number}: {problem}")
+    outline = outline_of(spec)
     problem = size_problem(outline)
     if problem:
         raise ValueError(problem)
