@@ -158,13 +158,13 @@ class SRU(StackedRecurrence):
     ) -> tuple[Tensor, Tensor]:
         u = self._input_product(x, layer)
         gates = (self.num_directions, 2, self.hidden_size)
-        weight_c = self.parameter("weight_c", layer).view(gates) if self.variant == "v2" else None
+        weight_c = self.parameter("weight_c", layer).view(gates) if self.variant == "v2" else u.new_zeros(gates)
         bias = self.parameter("bias", layer).view(gates) if self.bias else u.new_zeros(gates)
         reads_skip = self.has_skip_term and self.gate_blocks(layer) == 3
         return simple_recurrence(
             u,
             skip.to(u.dtype) if reads_skip else None,
-            None if weight_c is None else weight_c.to(u.dtype),  # the casts do nothing outside autocast
+            weight_c.to(u.dtype),  # the casts do nothing outside autocast
             bias.to(u.dtype),
             c_0=state.to(u.dtype),
             lengths=None if padding_mask is None else (~padding_mask).sum(0),
