@@ -19,6 +19,8 @@ MAX_ARGUMENTS = 10
 GENERATED = {"src/karui/runtime/unicode_table.py"}
 # Longer argument lists, each with its reason.
 MANY_ARGUMENTS = {
+    "src/karui/nn/gru.py": 12,  # those of torch.nn.GRU, then karui's
+    "src/karui/nn/lstm.py": 13,  # those of torch.nn.LSTM, then karui's
     "src/karui/nn/stacked.py": 11,  # the words of torch.nn.LSTM, then those of every layer of karui
     "src/karui/nn/sru.py": 17,  # those, then its own: each is one choice of the description
     "src/karui/ops/simple_recurrence/cpu.py": 12,  # a registered op takes its tensors one by one
