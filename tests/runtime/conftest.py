@@ -6,8 +6,31 @@ import numpy as np
 import pytest
 
 from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+from karui.runtime.layers import KIND_ACTIVATIONS
 
 SpecMaker = Callable[..., ClassifierSpec]
+ALPHAS = np.asarray([0.0, 0.5, 0.99], np.float32)
+
+
+def random_direction(
+    kind: str, array: Callable[..., np.ndarray], inputs: int, units: int, *, window: int = 1, gates: int = 3
+) -> Direction:
+    """A direction of any kind; a Statistical Recurrent Unit has `units` + 1 statistics and half as many r."""
+    if kind == "sru":
+        return Direction(array(4 * units, inputs), None, array(2 * units), array(2 * units))
+    if kind in ("lstm", "gru"):
+        rows = (3 if kind == "gru" else 4) * units
+        return Direction(array(rows, inputs), array(rows, units), array(4 * units))
+    if kind == "qrnn":
+        return Direction(array(gates * units, window * inputs), None, array(gates * units))
+    if kind == "mingru":
+        return Direction(array(2 * units, inputs), None, array(2 * units))
+    stats, recur = units + 1, units // 2
+    states = len(ALPHAS) * stats
+    return Direction(
+        array(stats, inputs), None, array(stats + recur + units), weight_r=array(recur, states),
+        weight_phi=array(stats, recur), weight_o=array(units, states), alphas=ALPHAS.copy(),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -40,18 +63,20 @@ def make_spec() -> SpecMaker:
 
         inputs, built = width, []
         for _ in range(layers):
-            gates = 3 if kind == "gru" else 4
+            two = {"window": 1 + seed % 2, "output_gate": seed % 3 > 0} if kind == "qrnn" else {}
             directions = [
-                Direction(array(gates * h, inputs), None, array(2 * h), array(2 * h))
-                if kind == "sru"
-                else Direction(array(gates * h, inputs), array(gates * h, h), array(4 * h))
+                random_direction(
+                    kind,
+                    array,
+                    inputs,
+                    h,
+                    window=two.get("window", 1),
+                    gates=3 if two.get("output_gate", True) else 2,
+                )
                 for h in hidden
             ]
-            built.append(
-                RecurrentLayer(
-                    kind, directions, ("identity", "tanh")[seed % 2] if kind == "sru" else "identity"
-                )
-            )
+            choices = KIND_ACTIVATIONS[kind] if kind in ("sru", "statistical") else ("identity",)
+            built.append(RecurrentLayer(kind, directions, choices[seed % len(choices)], **two))
             inputs = sum(hidden)
         outputs = 1 if labels == 2 else labels
         pooled = inputs * (2 if pooling == "mean+max" else 1)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from karui.runtime.format import LAYOUTS, VALUES, ClassifierSpec, encode, quantize, round_scale
+from karui.runtime.layers import KINDS
 from karui.runtime.reader import read, read_artifact
 from karui.runtime.spec import arrays_of, outline_of
 
@@ -26,7 +27,7 @@ def allowed_error(array: np.ndarray, values: str, levels: int = 127) -> float:
     return largest * 2**-11 if values == "fp16" else largest / levels * 0.51
 
 
-@pytest.mark.parametrize("kind", ["sru", "lstm", "gru"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("layout", [None, *LAYOUTS])
 @pytest.mark.parametrize("coding", [True, False])
@@ -57,7 +58,7 @@ def test_round_trip(make_spec, kind: str, values: str, layout: str | None, codin
 @given(st.data())
 def test_round_trip_of_random_sizes(make_spec, data: st.DataObject) -> None:
     spec = make_spec(
-        data.draw(st.sampled_from(["sru", "lstm", "gru"])),
+        data.draw(st.sampled_from(KINDS)),
         words=data.draw(st.integers(0, 12)),
         width=data.draw(st.integers(0, 4)),
         hidden=tuple(data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=2))),

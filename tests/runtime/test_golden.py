@@ -42,20 +42,35 @@ def array(*shape: int, start: int) -> np.ndarray:
     return np.asarray(out, np.float32).reshape(shape)
 
 
+def golden_direction(kind: str, h: int, window: int) -> Direction:
+    """A direction over three inputs; a Statistical Recurrent Unit has 4 statistics, 2 scales and 3 r."""
+    if kind == "statistical":
+        return Direction(
+            array(4, 3, start=h),
+            None,
+            array(4 + 3 + h, start=h + 2),
+            weight_r=array(3, 8, start=h + 3),
+            weight_phi=array(4, 3, start=h + 4),
+            weight_o=array(h, 8, start=h + 5),
+            alphas=np.asarray([0.0, 0.875], np.float32),
+        )
+    gates = {"gru": 3, "qrnn": 3, "mingru": 2}.get(kind, 4)
+    biases = {"sru": 2, "qrnn": 3, "mingru": 2}.get(kind, 4)
+    return Direction(
+        array(gates * h, 3 * window, start=h),
+        array(gates * h, h, start=h + 1) if kind in ("lstm", "gru") else None,
+        array(biases * h, start=h + 2),
+        array(2 * h, start=h + 3) if kind == "sru" else None,
+    )
+
+
 def golden_spec(
     kind: str, hidden: tuple[int, ...], labels: list[str], pooling: str, activation: str = "identity"
 ) -> ClassifierSpec:
     """A small classifier; the word "!" has no embedding."""
-    gates, outputs = (3 if kind == "gru" else 4), 1 if len(labels) == 2 else len(labels)
-    directions = [
-        Direction(
-            array(gates * h, 3, start=h),
-            None if kind == "sru" else array(gates * h, h, start=h + 1),
-            array((2 if kind == "sru" else 4) * h, start=h + 2),
-            array(2 * h, start=h + 3) if kind == "sru" else None,
-        )
-        for h in hidden
-    ]
+    outputs = 1 if len(labels) == 2 else len(labels)
+    window = 2 if kind == "qrnn" else 1
+    directions = [golden_direction(kind, h, window) for h in hidden]
     embedding = np.concatenate([np.zeros((1, 3), np.float32), array(len(WORDS), 3, start=7)])
     scores = np.concatenate([np.zeros((1, outputs), np.float32), array(len(WORDS), outputs, start=8)])
     pooled = sum(hidden) * (2 if pooling == "mean+max" else 1)
@@ -63,7 +78,7 @@ def golden_spec(
         words=WORDS,
         labels=labels,
         embedding=embedding,
-        layers=[RecurrentLayer(kind, directions, activation)],
+        layers=[RecurrentLayer(kind, directions, activation, window)],
         pooling=pooling,
         output_weight=array(outputs, pooled, start=9),
         output_bias=array(outputs, start=10),
@@ -84,6 +99,13 @@ CASES = {
         golden_spec("gru", (4,), ["no", "yes"], "max"),
         {"values": "int8", "coding": False, "layout": "row-sparse"},
     ),
+    "statistical": (
+        golden_spec("statistical", (4, 2), ["no", "yes"], "mean+max", "relu"),
+        {"values": "int8", "levels": 15},
+    ),
+    "qrnn": (golden_spec("qrnn", (3, 2), ["a", "b", "c"], "mean"), {"values": "fp16"}),
+    "mingru": (golden_spec("mingru", (5,), ["no", "yes"], "last"), {"values": "fp32"}),
+    "relu": (golden_spec("sru", (3,), ["no", "yes"], "max", "relu"), {"values": "int8", "coding": False}),
 }
 TEXT = "A quiet, funny film! Don't call it dull."
 ANSWERS = {
@@ -91,6 +113,10 @@ ANSWERS = {
     "sru": [0.357772, 0.431113, 0.269884],
     "lstm": [0.662299],
     "gru": [0.525511],
+    "statistical": [0.16605],
+    "qrnn": [0.113612, 0.307582, 0.4006],
+    "mingru": [-1.35362],
+    "relu": [-0.284673],
 }
 
 

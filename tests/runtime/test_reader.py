@@ -47,6 +47,23 @@ def test_the_hand_made_file_is_right() -> None:
     assert spec.embedding.tolist() == [[0], [1], [1]]
 
 
+def statistical(hidden: int, stats: int, recur: int, alphas: list[float] | None = None) -> bytes:
+    """Up to the word list, with one layer of a Statistical Recurrent Unit in one direction."""
+    scales = np.asarray([0.5] if alphas is None else alphas, "<f4")
+    sizes = b"".join(varint(size) for size in (hidden, stats, recur, len(scales)))
+    return header(layers=b"\1\x20" + sizes + scales.tobytes())
+
+
+def test_the_hand_made_statistics_are_right() -> None:
+    ones = [b"\x08" + np.ones(cells, np.float32).tobytes() for cells in (2, 1, 1, 1, 1, 3, 1, 1)]
+    spec = read(sealed(statistical(1, 1, 1) + b"".join(ones)))
+    [direction] = spec.layers[0].directions
+    assert (spec.layers[0].kind, spec.layers[0].activation) == ("statistical", "identity")
+    assert direction.alphas is not None
+    assert direction.alphas.tolist() == [0.5]
+    assert direction.bias.tolist() == [1, 1, 1]
+
+
 INFINITE = np.float32(np.inf).tobytes()
 CASES = {
     "empty": (b"", "no karui artifact"),
@@ -91,6 +108,35 @@ CASES = {
     "width": (sealed(header(width=16384) + RECORDS), "embedding width is 16384"),
     "layers": (sealed(header(layers=17) + RECORDS), "number of layers is 17"),
     "kind": (sealed(header(layers=b"\1\3\1") + RECORDS), "unknown kind"),
+    "last kind": (sealed(header(layers=b"\1\x23\1") + RECORDS), "unknown kind"),
+    "code": (sealed(header(layers=b"\1\x40\1") + RECORDS), "kind of a layer is 64, at most 63"),
+    "third activation": (
+        sealed(header(layers=b"\1\x14\1") + RECORDS),
+        "kind sru has the unknown activation 3",
+    ),
+    "relu lstm": (sealed(header(layers=b"\1\x11\1") + RECORDS), "kind lstm has the unknown activation 2"),
+    "tanh qrnn": (sealed(header(layers=b"\1\x25\1\2") + RECORDS), "kind qrnn has the unknown activation 1"),
+    "tanh mingru": (sealed(header(layers=b"\1\x26\1") + RECORDS), "kind mingru has the unknown activation 1"),
+    "window": (sealed(header(layers=b"\1\x21\1\4") + RECORDS), "window and gate is 4, at most 3"),
+    "statistics": (sealed(statistical(1, 16384, 1)), "number of statistics is 16384, at most 16383"),
+    "recurrent size": (sealed(statistical(1, 1, 16384)), "recurrent size is 16384, at most 16383"),
+    "scales": (sealed(statistical(1, 1, 1, [0.5] * 65)), "number of scales is 65, at most 64"),
+    "cut scales": (
+        sealed(header(layers=b"\1\x20\1\1\1\x40", word_list=bytes(7))),
+        "a scale needs 256 bytes where 7 are left",
+    ),
+    "scale above 1": (sealed(statistical(1, 1, 1, [0.5, 1.5])), "a scale outside of 0 to 1: .0.5, 1.5."),
+    "scale below 0": (sealed(statistical(1, 1, 1, [-0.5])), "a scale outside of 0 to 1"),
+    "scale minus 0": (sealed(statistical(1, 1, 1, [-0.0])), "a scale outside of 0 to 1"),
+    "scale of NaN": (sealed(statistical(1, 1, 1, [np.nan])), "a scale outside of 0 to 1"),
+    "infinite scale": (sealed(statistical(1, 1, 1, [np.inf])), "a scale outside of 0 to 1"),
+    "many statistics": (sealed(statistical(0, 16383, 0, [0.5] * 5)), "81915 statistics, at most 65535"),
+    "weight_o": (sealed(statistical(1000, 16383, 0, [0.5] * 4)), "weight_o of 1000 x 65532"),
+    "weight_phi": (sealed(statistical(1, 16383, 16383, [])), "weight_phi of 16383 x 16383"),
+    "cut weight_r": (
+        sealed(statistical(1, 1, 1, [0.5]) + RECORDS[:9] + b"\x08\0\0\x80\x3f"),
+        "layers.0.forward.weight_r needs 1 bytes where 0 are left",
+    ),
     "hidden size": (sealed(header(layers=b"\1\0" + varint(16384)) + RECORDS), "hidden size is 16384"),
     "hidden product": (sealed(header(layers=b"\1\1" + varint(4096)) + RECORDS), "weight_hh of 16384 x 4096"),
     "unsorted words": (sealed(header(word_list=b"\0\0\1b\0\1a") + RECORDS), "not sorted"),
@@ -188,7 +234,7 @@ def test_every_cut_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_mutations(path: Path) -> None:
-    """2,000 in all; `tests.support.fuzz_reader` as a program runs any number of them."""
+    """500 a file; `tests.support.fuzz_reader` as a program runs any number of them."""
     data, verdicts = path.read_bytes(), {"refused": 0, "loaded": 0}
     for mutated, checksum_fixed in mutations(data, np.random.default_rng(0), 500):
         result = verdict(mutated)
