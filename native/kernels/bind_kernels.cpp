@@ -36,10 +36,12 @@ T* at(Address address) { return reinterpret_cast<T*>(address); }
 
 struct PyScanSizes {
     ScanSizes sizes;
-    PyScanSizes(int64_t T, int64_t B, int64_t D, int64_t G, int64_t H, bool tanh, double scale, int threads)
-        : sizes{T, B, D, G, H, tanh, scale, threads} {
+    PyScanSizes(int64_t T, int64_t B, int64_t D, int64_t G, int64_t H, int activation, double scale, int threads)
+        : sizes{T, B, D, G, H, static_cast<Activation>(activation), scale, threads} {
         if (T < 0 || B < 0 || D < 1 || D > 2 || (G != 3 && G != 4) || H < 1 || threads < 1)
             throw std::invalid_argument("sizes must be T, B >= 0, D in {1, 2}, G in {3, 4}, H >= 1, threads >= 1");
+        if (activation < 0 || activation > static_cast<int>(Activation::relu))
+            throw std::invalid_argument("activation must be 0 (identity), 1 (tanh) or 2 (relu)");
     }
 };
 
@@ -47,7 +49,7 @@ template <typename R>
 ScanForward<R> forward_arrays(nb::tuple p) {
     auto a = [&](int i) { return nb::cast<Address>(p[i]); };
     return {at<const R>(a(0)), at<const R>(a(1)), at<const R>(a(2)), at<const R>(a(3)), at<const R>(a(4)),
-            at<const R>(a(5)), at<const int64_t>(a(6)), at<R>(a(7)), at<R>(a(8)), at<R>(a(9))};
+            at<const R>(a(5)), at<const uint8_t>(a(6)), at<R>(a(7)), at<R>(a(8)), at<R>(a(9))};
 }
 
 template <typename R>
@@ -91,7 +93,7 @@ double variational_kl(int64_t n, int threads, bool f64, Address weight, Address 
 
 void bind_kernels(nb::module_& m) {
     nb::class_<PyScanSizes>(m, "ScanSizes")
-        .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, bool, double, int>());
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int, double, int>());
     m.def("scan_forward", &scan_forward, "sizes, float64, addresses of ScanForward");
     m.def("scan_backward", &scan_backward, "sizes, float64, addresses of ScanForward, addresses of ScanBackward");
     m.def("variational_kl", &variational_kl, "n, threads, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");

@@ -1,13 +1,16 @@
-// Elementwise scan of the Simple Recurrent Unit, version 2 (Lei et al., EMNLP 2018, equations 1 to 4).
-// T time, B batch, D directions, G gate blocks, H hidden size per direction. See ops/simple_recurrence/README.md.
+// Elementwise scan of the Simple Recurrent Unit: version 2 (Lei et al., EMNLP 2018, equations 1 to 4) and version 1
+// (arXiv 1709.02755v1). T time, B batch, D directions, G gate blocks, H hidden size per direction.
+// See ops/simple_recurrence/README.md.
 #pragma once
 #include <cstdint>
 
 namespace karui {
 
+enum class Activation { identity, tanh, relu };
+
 struct ScanSizes {
     int64_t T, B, D, G, H;
-    bool tanh;     // activation g: tanh, else identity
+    Activation activation;
     double scale;  // alpha of the skip term when G = 3
     int threads;   // torch's number: its OpenMP runtime may be another copy than ours
 };
@@ -16,13 +19,13 @@ template <typename R>
 struct ScanForward {
     const R* u;              // (T, B, D, G, H)  candidate, forget, reset[, skip]
     const R* x;              // (T, B, D*H) or null: skip input when G = 3; null means no skip term
-    const R* weight_c;       // (D, 2, H)        v_f, v_r
+    const R* weight_c;       // (D, 2, H)        v_f, v_r; null is version 1: gates that do not read the state
     const R* bias;           // (D, 2, H)        b_f, b_r
     const R* c_0;            // (D, B, H)
     const R* dropout_mask;   // (B, D*H) or null
-    const int64_t* lengths;  // (B) or null
+    const uint8_t* padding;  // (T, B) or null: 1 = padding
     R* h;                    // (T, B, D*H)
-    R* c;                    // (T, B, D, H)     states after each step
+    R* c;                    // (T, B, D, H)     states after each step, or null where nothing reads them
     R* c_n;                  // (D, B, H)
 };
 
@@ -33,10 +36,10 @@ struct ScanBackward {
     const R* grad_c_n;       // (D, B, H)
     R* grad_u;               // as u
     R* grad_x;               // as x, or null
-    R* grad_weight_c;        // (D, 2, H)
+    R* grad_weight_c;        // (D, 2, H), or null in version 1
     R* grad_bias;            // (D, 2, H)
     R* grad_c_0;             // (D, B, H)
-    R* scratch;              // (B, D, 4, H): sums of one sequence, added in a fixed order afterwards
+    R* scratch;              // (8, D, 4, H): sums of one chunk of rows, added in a fixed order afterwards
 };
 
 struct ScanTable {

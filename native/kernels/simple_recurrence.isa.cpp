@@ -1,6 +1,9 @@
-// One (sequence, direction) is walked by one thread; the inner loop over H is what the compiler vectorises.
+// A task walks time for some rows and columns (scan_grid.hpp); the innermost loop over H is what the compiler vectorises.
 #include "kernels/simple_recurrence.hpp"
 
+#include <type_traits>
+
+#include "scan_grid.hpp"
 #include "vector_math.hpp"
 
 namespace karui {
@@ -8,166 +11,238 @@ namespace KARUI_ISA {
 
 enum class Skip { none, input, projected };
 
-struct Walk {  // where one (b, d) pair lives in the arrays
-    int64_t length, first, step;  // valid steps; time of the first visited step; +1 or -1
-
-    Walk(const ScanSizes& s, const int64_t* lengths, int64_t b, int64_t d)
-        : length(lengths ? lengths[b] : s.T), first(d == 0 ? 0 : s.T - 1), step(d == 0 ? 1 : -1) {}
+template <Skip skip_, Activation g_, bool v1_>
+struct Kind {
+    static constexpr Skip skip = skip_;
+    static constexpr Activation g = g_;
+    static constexpr bool v1 = v1_;  // gates do not read the state; the dropout mask touches g(c) only
 };
 
-template <typename R, Skip skip, bool with_tanh>
-static void forward_one(const ScanSizes& s, const ScanForward<R>& a, int64_t b, int64_t d, R* __restrict c) {
-    const int64_t H = s.H, G = s.G;
-    const R* __restrict v_f = a.weight_c + d * 2 * H;
-    const R* __restrict v_r = v_f + H;
-    const R* __restrict b_f = a.bias + d * 2 * H;
-    const R* __restrict b_r = b_f + H;
-    const R* __restrict mask = a.dropout_mask ? a.dropout_mask + (b * s.D + d) * H : nullptr;
-    const R alpha = static_cast<R>(s.scale);
-    const Walk walk(s, a.lengths, b, d);
-    for (int64_t j = 0; j < H; ++j) c[j] = a.c_0[(d * s.B + b) * H + j];
-    for (int64_t i = 0, t = walk.first; i < s.T; ++i, t += walk.step) {
-        const int64_t at = (t * s.B + b) * s.D + d;
-        R* __restrict h_t = a.h + at * H;
-        R* __restrict c_t = a.c + at * H;
-        if (t >= walk.length) {
-            for (int64_t j = 0; j < H; ++j) { h_t[j] = R(0); c_t[j] = c[j]; }
-            continue;
-        }
-        const R* __restrict u0 = a.u + at * G * H;
-        const R* __restrict u1 = u0 + H;
-        const R* __restrict u2 = u1 + H;
-        const R* __restrict x_t = skip == Skip::input ? a.x + at * H : u2 + H;
+template <Activation g, typename R>
+static inline R activate(R c) {
+    if constexpr (g == Activation::tanh) return tanh_(c);
+    if constexpr (g == Activation::relu) return c > R(0) ? c : R(0);
+    return c;
+}
+
+template <Activation g, typename R>
+static inline R slope(R c, R activated) {
+    if constexpr (g == Activation::tanh) return R(1) - activated * activated;
+    if constexpr (g == Activation::relu) return c > R(0) ? R(1) : R(0);
+    return R(1);
+}
+
+template <typename R>
+struct Gates {  // b_f, b_r, v_f, v_r of one direction, from column j0
+    const R *b_f, *b_r, *v_f, *v_r;
+    Gates(const ScanSizes& s, const ScanForward<R>& a, int64_t d, int64_t j0)
+        : b_f(a.bias + d * 2 * s.H + j0), b_r(b_f + s.H),
+          v_f(a.weight_c ? a.weight_c + d * 2 * s.H + j0 : nullptr), v_r(v_f ? v_f + s.H : nullptr) {}
+};
+
+template <typename R, typename K, bool with_mask>
+static inline void forward_row(int64_t n, int64_t H, const Gates<R>& w, const R* __restrict u0, const R* __restrict x_t,
+                               const R* __restrict mask, R alpha, R* __restrict c, R* __restrict c_t, R* __restrict h_t) {
+    const R* __restrict u1 = u0 + H;
+    const R* __restrict u2 = u1 + H;
+    const R* __restrict b_f = w.b_f;
+    const R* __restrict b_r = w.b_r;
+    const R* __restrict v_f = w.v_f;
+    const R* __restrict v_r = w.v_r;
 #pragma omp simd
-        for (int64_t j = 0; j < H; ++j) {
-            const R old = c[j];
-            const R f = sigmoid_(u1[j] + v_f[j] * old + b_f[j]);
-            R r = sigmoid_(u2[j] + v_r[j] * old + b_r[j]);
-            const R now = (old - u0[j]) * f + u0[j];
-            const R g = with_tanh ? tanh_(now) : now;
-            if (mask) r *= mask[j];
-            R skipped = R(0);
-            if (skip == Skip::input) skipped = alpha * x_t[j];
-            if (skip == Skip::projected) skipped = x_t[j];
-            c[j] = now;
-            c_t[j] = now;
-            h_t[j] = (g - skipped) * r + skipped;
+    for (int64_t j = 0; j < n; ++j) {
+        const R old = c[j];
+        const R f = sigmoid_(u1[j] + b_f[j] + (K::v1 ? R(0) : v_f[j] * old));
+        const R r = sigmoid_(u2[j] + b_r[j] + (K::v1 ? R(0) : v_r[j] * old));
+        const R now = (old - u0[j]) * f + u0[j];
+        const R m = with_mask ? mask[j] : R(1);
+        const R g = activate<K::g>(now);
+        const R skipped = K::skip == Skip::none ? R(0) : K::skip == Skip::input ? alpha * x_t[j] : x_t[j];
+        c[j] = now;
+        if (c_t) c_t[j] = now;
+        h_t[j] = K::v1 ? (m * g - skipped) * r + skipped : (g - skipped) * (m * r) + skipped;
+    }
+}
+
+template <typename R, typename K>
+static void forward_task(const ScanSizes& s, const ScanForward<R>& a, const ScanGrid::Task& k) {
+    const int64_t H = s.H, n = k.j1 - k.j0;
+    const Gates<R> w(s, a, k.d, k.j0);
+    R* const state = a.c_n + k.d * s.B * H + k.j0;  // the running state lives in c_n, whose cells this task owns
+    for (int64_t b = k.b0; b < k.b1; ++b)
+        for (int64_t j = 0; j < n; ++j) state[b * H + j] = a.c_0[(k.d * s.B + b) * H + k.j0 + j];
+    for (int64_t i = 0; i < s.T; ++i) {
+        const int64_t t = k.d == 0 ? i : s.T - 1 - i;
+        for (int64_t b = k.b0; b < k.b1; ++b) {
+            const int64_t at = (t * s.B + b) * s.D + k.d;
+            R* c = state + b * H;
+            R* h_t = a.h + at * H + k.j0;
+            R* c_t = a.c ? a.c + at * H + k.j0 : nullptr;
+            if (a.padding && a.padding[t * s.B + b]) {
+                for (int64_t j = 0; j < n; ++j) h_t[j] = R(0);
+                if (c_t) for (int64_t j = 0; j < n; ++j) c_t[j] = c[j];
+                continue;
+            }
+            const R* u = a.u + at * s.G * H + k.j0;
+            const R* x_t = K::skip == Skip::input ? a.x + at * H + k.j0 : u + 3 * H;
+            const R alpha = static_cast<R>(s.scale);
+            if (a.dropout_mask)
+                forward_row<R, K, true>(n, H, w, u, x_t, a.dropout_mask + (b * s.D + k.d) * H + k.j0, alpha, c, c_t, h_t);
+            else
+                forward_row<R, K, false>(n, H, w, u, x_t, nullptr, alpha, c, c_t, h_t);
         }
     }
 }
 
-template <typename R, Skip skip, bool with_tanh>
-static void backward_one(const ScanSizes& s, const ScanBackward<R>& a, int64_t b, int64_t d, R* __restrict gc) {
-    const ScanForward<R>& w = a.forward;
-    const int64_t H = s.H, G = s.G;
-    const R* __restrict v_f = w.weight_c + d * 2 * H;
-    const R* __restrict v_r = v_f + H;
-    const R* __restrict b_f = w.bias + d * 2 * H;
-    const R* __restrict b_r = b_f + H;
-    const R* __restrict mask = w.dropout_mask ? w.dropout_mask + (b * s.D + d) * H : nullptr;
-    const R alpha = static_cast<R>(s.scale);
-    R* __restrict sum_vf = a.scratch + (b * s.D + d) * 4 * H;
+template <typename R>
+struct BackwardRow {  // pointers at one (t, b, d), from column j0
+    const R *u, *x, *c, *c_old, *gh;
+    R *gu, *gx, *gc;
+};
+
+template <typename R, typename K, bool with_mask>
+static inline void backward_row(int64_t n, int64_t H, const Gates<R>& w, const BackwardRow<R>& p, const R* __restrict mask,
+                                R alpha, R* __restrict sum_vf) {
+    const R* __restrict u0 = p.u;
+    const R* __restrict u1 = u0 + H;
+    const R* __restrict u2 = u1 + H;
+    const R* __restrict x_t = p.x;
+    const R* __restrict c_t = p.c;
+    const R* __restrict c_old = p.c_old;
+    const R* __restrict gh = p.gh;
+    R* __restrict gu0 = p.gu;
+    R* __restrict gu1 = gu0 + H;
+    R* __restrict gu2 = gu1 + H;
+    R* __restrict gu3 = gu2 + H;
+    R* __restrict gx = p.gx;
+    R* __restrict gc = p.gc;
     R* __restrict sum_vr = sum_vf + H;
     R* __restrict sum_bf = sum_vr + H;
     R* __restrict sum_br = sum_bf + H;
-    const Walk walk(s, w.lengths, b, d);
-    for (int64_t j = 0; j < 4 * H; ++j) sum_vf[j] = R(0);
-    for (int64_t j = 0; j < H; ++j) gc[j] = a.grad_c_n[(d * s.B + b) * H + j];
-    const R* start = w.c_0 + (d * s.B + b) * H;
-    for (int64_t i = s.T - 1; i >= 0; --i) {
-        const int64_t t = walk.first + i * walk.step;
-        const int64_t at = (t * s.B + b) * s.D + d;
-        R* __restrict gu0 = a.grad_u + at * G * H;
-        R* __restrict gx = skip == Skip::input ? a.grad_x + at * H : nullptr;
-        if (t >= walk.length) {
-            for (int64_t j = 0; j < G * H; ++j) gu0[j] = R(0);
-            if (gx) for (int64_t j = 0; j < H; ++j) gx[j] = R(0);
-            continue;
-        }
-        R* __restrict gu1 = gu0 + H;
-        R* __restrict gu2 = gu1 + H;
-        R* __restrict gu3 = gu2 + H;
-        const R* __restrict u0 = w.u + at * G * H;
-        const R* __restrict u1 = u0 + H;
-        const R* __restrict u2 = u1 + H;
-        const R* __restrict x_t = skip == Skip::input ? w.x + at * H : u2 + H;
-        const R* __restrict c_t = w.c + at * H;
-        const R* __restrict c_old = i == 0 ? start : w.c + (((t - walk.step) * s.B + b) * s.D + d) * H;
-        const R* __restrict gh = a.grad_h + at * H;
+    const R* __restrict b_f = w.b_f;
+    const R* __restrict b_r = w.b_r;
+    const R* __restrict v_f = w.v_f;
+    const R* __restrict v_r = w.v_r;
 #pragma omp simd
-        for (int64_t j = 0; j < H; ++j) {
-            const R old = c_old[j];
-            const R f = sigmoid_(u1[j] + v_f[j] * old + b_f[j]);
-            const R r = sigmoid_(u2[j] + v_r[j] * old + b_r[j]);
-            const R m = mask ? mask[j] : R(1);
-            const R g = with_tanh ? tanh_(c_t[j]) : c_t[j];
-            R skipped = R(0);
-            if (skip == Skip::input) skipped = alpha * x_t[j];
-            if (skip == Skip::projected) skipped = x_t[j];
-            const R gr = gh[j] * (g - skipped) * m * r * (R(1) - r);
-            const R slope = with_tanh ? R(1) - g * g : R(1);
-            const R gnow = gh[j] * m * r * slope + gc[j];
-            const R gf = gnow * (old - u0[j]) * f * (R(1) - f);
-            const R gskip = gh[j] * (R(1) - m * r);
-            gu0[j] = gnow * (R(1) - f);
-            gu1[j] = gf;
-            gu2[j] = gr;
-            if (skip == Skip::projected) gu3[j] = gskip;
-            if (skip == Skip::input) gx[j] = alpha * gskip;
-            sum_vf[j] += gf * old;
-            sum_vr[j] += gr * old;
-            sum_bf[j] += gf;
-            sum_br[j] += gr;
-            gc[j] = gnow * f + gf * v_f[j] + gr * v_r[j];
+    for (int64_t j = 0; j < n; ++j) {
+        const R old = c_old[j];
+        const R f = sigmoid_(u1[j] + b_f[j] + (K::v1 ? R(0) : v_f[j] * old));
+        const R r = sigmoid_(u2[j] + b_r[j] + (K::v1 ? R(0) : v_r[j] * old));
+        const R m = with_mask ? mask[j] : R(1);
+        const R g = activate<K::g>(c_t[j]);
+        const R skipped = K::skip == Skip::none ? R(0) : K::skip == Skip::input ? alpha * x_t[j] : x_t[j];
+        const R mixed = K::v1 ? m * g - skipped : (g - skipped) * m;
+        const R gr = gh[j] * mixed * r * (R(1) - r);
+        const R gnow = gh[j] * m * r * slope<K::g>(c_t[j], g) + gc[j];
+        const R gf = gnow * (old - u0[j]) * f * (R(1) - f);
+        const R gskip = gh[j] * (R(1) - (K::v1 ? r : m * r));
+        gu0[j] = gnow * (R(1) - f);
+        gu1[j] = gf;
+        gu2[j] = gr;
+        if (K::skip == Skip::projected) gu3[j] = gskip;
+        if (K::skip == Skip::input && gx) gx[j] = alpha * gskip;
+        if (!K::v1) sum_vf[j] += gf * old;
+        if (!K::v1) sum_vr[j] += gr * old;
+        sum_bf[j] += gf;
+        sum_br[j] += gr;
+        gc[j] = gnow * f + (K::v1 ? R(0) : gf * v_f[j] + gr * v_r[j]);
+    }
+}
+
+template <typename R, typename K>
+static void backward_task(const ScanSizes& s, const ScanBackward<R>& a, const ScanGrid::Task& k) {
+    const ScanForward<R>& fw = a.forward;
+    const int64_t H = s.H, n = k.j1 - k.j0;
+    const Gates<R> w(s, fw, k.d, k.j0);
+    R* const sums = a.scratch + (k.chunk * s.D + k.d) * 4 * H + k.j0;
+    for (int64_t block = 0; block < 4; ++block)
+        for (int64_t j = 0; j < n; ++j) sums[block * H + j] = R(0);
+    const int64_t states = k.d * s.B * H + k.j0;  // where this direction's states start
+    for (int64_t b = k.b0; b < k.b1; ++b)
+        for (int64_t j = 0; j < n; ++j) a.grad_c_0[states + b * H + j] = a.grad_c_n[states + b * H + j];
+    const int64_t step = k.d == 0 ? 1 : -1;
+    for (int64_t i = s.T - 1; i >= 0; --i) {
+        const int64_t t = k.d == 0 ? i : s.T - 1 - i;
+        for (int64_t b = k.b0; b < k.b1; ++b) {
+            const int64_t at = (t * s.B + b) * s.D + k.d;
+            R* gu = a.grad_u + at * s.G * H + k.j0;
+            R* gx = K::skip == Skip::input && a.grad_x ? a.grad_x + at * H + k.j0 : nullptr;
+            if (fw.padding && fw.padding[t * s.B + b]) {
+                for (int64_t block = 0; block < s.G; ++block)
+                    for (int64_t j = 0; j < n; ++j) gu[block * H + j] = R(0);
+                if (gx) for (int64_t j = 0; j < n; ++j) gx[j] = R(0);
+                continue;
+            }
+            const R* u = fw.u + at * s.G * H + k.j0;
+            const R* c_old = i == 0 ? fw.c_0 + states + b * H : fw.c + (((t - step) * s.B + b) * s.D + k.d) * H + k.j0;
+            const BackwardRow<R> row{u, K::skip == Skip::input ? fw.x + at * H + k.j0 : u + 3 * H, fw.c + at * H + k.j0,
+                                     c_old, a.grad_h + at * H + k.j0, gu, gx, a.grad_c_0 + states + b * H};
+            const R alpha = static_cast<R>(s.scale);
+            if (fw.dropout_mask)
+                backward_row<R, K, true>(n, H, w, row, fw.dropout_mask + (b * s.D + k.d) * H + k.j0, alpha, sums);
+            else
+                backward_row<R, K, false>(n, H, w, row, nullptr, alpha, sums);
         }
     }
 }
 
-template <typename R, Skip skip, bool with_tanh>
+template <typename R, typename K>
 static void run_forward(const ScanSizes& s, const ScanForward<R>& a) {
-#pragma omp parallel for schedule(static) num_threads(s.threads) if (s.threads > 1)
-    for (int64_t bd = 0; bd < s.B * s.D; ++bd) {
-        // The running state lives in c_n, which this pair owns.
-        const int64_t b = bd / s.D, d = bd % s.D;
-        forward_one<R, skip, with_tanh>(s, a, b, d, a.c_n + (d * s.B + b) * s.H);
-    }
+    const int64_t bytes = s.T * s.B * s.D * s.H * static_cast<int64_t>(sizeof(R));
+    use_huge_pages(a.h, bytes);
+    use_huge_pages(a.c, bytes);
+    const ScanGrid grid(s.T, s.B, s.D, s.H, s.threads);
+#pragma omp parallel for schedule(static) num_threads(grid.threads) if (grid.threads > 1)
+    for (int64_t k = 0; k < grid.tasks(); ++k) forward_task<R, K>(s, a, grid.task(k));
 }
 
-template <typename R, Skip skip, bool with_tanh>
+template <typename R, typename K>
 static void run_backward(const ScanSizes& s, const ScanBackward<R>& a) {
-#pragma omp parallel for schedule(static) num_threads(s.threads) if (s.threads > 1)
-    for (int64_t bd = 0; bd < s.B * s.D; ++bd) {
-        const int64_t b = bd / s.D, d = bd % s.D;
-        backward_one<R, skip, with_tanh>(s, a, b, d, a.grad_c_0 + (d * s.B + b) * s.H);
-    }
+    const int64_t bytes = s.T * s.B * s.D * s.H * static_cast<int64_t>(sizeof(R));
+    use_huge_pages(a.grad_u, s.G * bytes);
+    use_huge_pages(a.grad_x, bytes);
+    const ScanGrid grid(s.T, s.B, s.D, s.H, s.threads);
+#pragma omp parallel for schedule(static) num_threads(grid.threads) if (grid.threads > 1)
+    for (int64_t k = 0; k < grid.tasks(); ++k) backward_task<R, K>(s, a, grid.task(k));
     for (int64_t d = 0; d < s.D; ++d) {
         for (int64_t j = 0; j < 2 * s.H; ++j) {
             R sum_v = R(0), sum_b = R(0);
-            for (int64_t b = 0; b < s.B; ++b) {
-                const R* one = a.scratch + (b * s.D + d) * 4 * s.H;
+            for (int64_t chunk = 0; chunk < grid.chunks; ++chunk) {
+                const R* one = a.scratch + (chunk * s.D + d) * 4 * s.H;
                 sum_v += one[j];
                 sum_b += one[2 * s.H + j];
             }
-            a.grad_weight_c[d * 2 * s.H + j] = sum_v;
+            if (!K::v1) a.grad_weight_c[d * 2 * s.H + j] = sum_v;
             a.grad_bias[d * 2 * s.H + j] = sum_b;
         }
     }
 }
 
+// Turns the run-time choices into a type and calls `run` with it.
+template <typename R, typename Run>
+static void with_kind(const ScanSizes& s, const ScanForward<R>& a, Run run) {
+    auto variant = [&](auto skip, auto g) {
+        if (a.weight_c) return run(Kind<decltype(skip)::value, decltype(g)::value, false>{});
+        return run(Kind<decltype(skip)::value, decltype(g)::value, true>{});
+    };
+    auto activation = [&](auto skip) {
+        if (s.activation == Activation::tanh) return variant(skip, std::integral_constant<Activation, Activation::tanh>{});
+        if (s.activation == Activation::relu) return variant(skip, std::integral_constant<Activation, Activation::relu>{});
+        return variant(skip, std::integral_constant<Activation, Activation::identity>{});
+    };
+    if (s.G == 4) return activation(std::integral_constant<Skip, Skip::projected>{});
+    if (a.x) return activation(std::integral_constant<Skip, Skip::input>{});
+    return activation(std::integral_constant<Skip, Skip::none>{});
+}
+
 template <typename R>
 static void forward(const ScanSizes& s, const ScanForward<R>& a) {
-    const Skip skip = s.G == 4 ? Skip::projected : (a.x ? Skip::input : Skip::none);
-    if (skip == Skip::projected) return s.tanh ? run_forward<R, Skip::projected, true>(s, a) : run_forward<R, Skip::projected, false>(s, a);
-    if (skip == Skip::input) return s.tanh ? run_forward<R, Skip::input, true>(s, a) : run_forward<R, Skip::input, false>(s, a);
-    return s.tanh ? run_forward<R, Skip::none, true>(s, a) : run_forward<R, Skip::none, false>(s, a);
+    with_kind(s, a, [&](auto kind) { run_forward<R, decltype(kind)>(s, a); });
 }
 
 template <typename R>
 static void backward(const ScanSizes& s, const ScanBackward<R>& a) {
-    const Skip skip = s.G == 4 ? Skip::projected : (a.forward.x ? Skip::input : Skip::none);
-    if (skip == Skip::projected) return s.tanh ? run_backward<R, Skip::projected, true>(s, a) : run_backward<R, Skip::projected, false>(s, a);
-    if (skip == Skip::input) return s.tanh ? run_backward<R, Skip::input, true>(s, a) : run_backward<R, Skip::input, false>(s, a);
-    return s.tanh ? run_backward<R, Skip::none, true>(s, a) : run_backward<R, Skip::none, false>(s, a);
+    with_kind(s, a.forward, [&](auto kind) { run_backward<R, decltype(kind)>(s, a); });
 }
 
 extern const ScanTable scan_table;

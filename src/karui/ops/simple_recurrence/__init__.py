@@ -1,75 +1,107 @@
-"""Scan of the Simple Recurrent Unit, version 2: the only sequential part of the layer. Derivation in README.md."""
+"""Scan of the Simple Recurrent Unit: the only sequential part of the layer. Derivation in README.md."""
 
 import torch
 from torch import Tensor
 
+from karui.ops.choice import HALVES, choose_implementation
 from karui.ops.simple_recurrence import reference
 
-IMPLEMENTATIONS = ("reference", "cpp")
+IMPLEMENTATIONS = ("reference", "cpp", "triton")
+VARIANTS = ("v1", "v2")
 ALL_BLOCKS = 4
 
 
 def simple_recurrence(
     u: Tensor,
     x: Tensor | None,
-    weight_c: Tensor,
+    weight_c: Tensor | None,
     bias: Tensor,
     *,
     c_0: Tensor,
+    padding_mask: Tensor | None = None,
     lengths: Tensor | None = None,
     dropout_mask: Tensor | None = None,
+    variant: str = "v2",
     activation: str = "identity",
     scale: float = 1.0,
     implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the elementwise recurrence over all time steps (Lei et al., EMNLP 2018, equations 1 to 4).
+    """Run the elementwise recurrence over all time steps (v2: Lei et al., EMNLP 2018, equations 1 to 4).
 
     u (T, B, D, G, H): projected input, blocks candidate, forget, reset and, when G = 4, the projected skip.
     x (T, B, D*H) or None: skip input when G = 3, multiplied by `scale`; None means no skip term.
-    weight_c, bias (D, 2, H): v and b of the forget and reset gates. c_0 (D, B, H): first state.
-    lengths (B,) int64: later steps are padding: h is 0 there and the state passes through unchanged.
-    dropout_mask (B, D*H): multiplier on the transform branch, already divided by the keep rate.
-    implementation: "reference", "cpp" or None for the fastest one that this device and dtype have.
+    weight_c (D, 2, H): v of the forget and reset gates; None with v1. bias (D, 2, H): b of both. c_0 (D, B, H).
+    padding_mask (T, B) bool, True = padding anywhere: h is 0 there, the state passes through unchanged, and what stands
+    in u and x, even NaN, changes nothing. lengths (B,) int64 says the same of all later steps.
+    dropout_mask (B, D*H): multiplier, already divided by the keep rate; takes no gradient.
+    variant: "v2", gates read the old state and the mask covers the whole transform branch; "v1" (arXiv 1709.02755v1),
+    gates do not read the state and the mask is on g(c) only. activation: g, "identity", "tanh" or "relu".
+    16-bit inputs (bias, weight_c, x and c_0 may then be float32) are computed in float32 by every compiled kernel.
+    implementation: "reference", "cpp", "triton" or None for the fastest one that this device and dtype have.
 
-    Returns h (T, B, D*H) and c_n (D, B, H). Raises ValueError on shapes that do not fit or an unknown implementation.
+    Returns h (T, B, D*H) in the dtype of u and c_n (D, B, H) in that of c_0. Raises ValueError on shapes that do not
+    fit, unknown words and a named implementation that cannot run.
     """
     _check(u, x, weight_c, bias, c_0)
-    if activation not in ("identity", "tanh"):
-        raise ValueError(f"activation must be 'identity' or 'tanh', got {activation!r}")
-    if implementation not in (None, *IMPLEMENTATIONS):
-        raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
-    compiled = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64)
-    if implementation == "cpp" and not compiled:
+    T, B, D, _, H = u.shape
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    if (weight_c is None) != (variant == "v1"):
         raise ValueError(
-            f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {u.dtype} on {u.device}"
+            f"weight_c must be None with variant 'v1' and a tensor with 'v2', got variant {variant!r}"
         )
-    if implementation is None:
-        implementation = "cpp" if compiled else "reference"
-    if implementation == "cpp":
-        from karui.ops.simple_recurrence import cpu
-
-        run = cpu.simple_recurrence
+    if activation not in reference.ACTIVATIONS:
+        raise ValueError(f"activation must be one of {tuple(reference.ACTIVATIONS)}, got {activation!r}")
+    if dropout_mask is not None and tuple(dropout_mask.shape) != (B, D * H):
+        raise ValueError(f"dropout_mask must have shape {(B, D * H)}, got {tuple(dropout_mask.shape)}")
+    if lengths is not None:
+        if padding_mask is not None:
+            raise ValueError("give lengths or padding_mask, not both")
+        padding_mask = torch.arange(T, device=u.device)[:, None] >= lengths
+    if padding_mask is not None and (padding_mask.dtype != torch.bool or tuple(padding_mask.shape) != (T, B)):
+        raise ValueError(
+            f"padding_mask must be bool of shape {(T, B)}, got {padding_mask.dtype} of {tuple(padding_mask.shape)}"
+        )
+    choice = choose_implementation(u, implementation, IMPLEMENTATIONS)
+    if choice == "cpp":
+        from karui.ops.simple_recurrence import cpu as chosen
+    elif choice == "triton":
+        from karui.ops.simple_recurrence import triton as chosen
     else:
-        run = reference.simple_recurrence
-    tanh = activation == "tanh"
-    return run(
-        u, x, weight_c, bias, c_0=c_0, lengths=lengths, dropout_mask=dropout_mask, tanh=tanh, scale=scale
+        chosen = reference
+    h, c_n = chosen.simple_recurrence(
+        u,
+        x,
+        weight_c,
+        bias,
+        c_0=c_0,
+        padding_mask=padding_mask,
+        dropout_mask=dropout_mask,
+        variant=variant,
+        activation=activation,
+        scale=scale,
     )
+    return h.to(u.dtype), c_n.to(c_0.dtype)
 
 
-def _check(u: Tensor, x: Tensor | None, weight_c: Tensor, bias: Tensor, c_0: Tensor) -> None:
+def _check(u: Tensor, x: Tensor | None, weight_c: Tensor | None, bias: Tensor, c_0: Tensor) -> None:
     if u.dim() != 5 or u.shape[3] not in (3, ALL_BLOCKS) or u.shape[2] not in (1, 2):
         raise ValueError(f"u must be (T, B, D in 1..2, G in 3..4, H), got {tuple(u.shape)}")
     T, B, D, G, H = u.shape
-    expected = {"weight_c": (weight_c, (D, 2, H)), "bias": (bias, (D, 2, H)), "c_0": (c_0, (D, B, H))}
-    if x is not None:
-        if G == ALL_BLOCKS:
-            raise ValueError("x must be None when u has a projected skip block")
-        expected["x"] = (x, (T, B, D * H))
+    if x is not None and G == ALL_BLOCKS:
+        raise ValueError("x must be None when u has a projected skip block")
+    expected = {
+        "weight_c": (weight_c, (D, 2, H)),
+        "bias": (bias, (D, 2, H)),
+        "c_0": (c_0, (D, B, H)),
+        "x": (x, (T, B, D * H)),
+    }
     for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
         if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{name} must have shape {shape} to go with u {tuple(u.shape)}, got {tuple(tensor.shape)}"
             )
-        if tensor.dtype != u.dtype:
+        if tensor.dtype != u.dtype and not (u.dtype in HALVES and tensor.dtype == torch.float32):
             raise ValueError(f"{name} must have the dtype of u, {u.dtype}, got {tensor.dtype}")

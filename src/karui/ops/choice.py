@@ -1,0 +1,32 @@
+"""Which implementation of an operation runs: the caller's word, or the fastest that the tensor allows."""
+
+import torch
+from torch import Tensor
+
+HALVES = (torch.bfloat16, torch.float16)
+COMPILED_DTYPES = (torch.float32, torch.float64, *HALVES)  # 16 bits by float32 arithmetic inside
+
+
+def choose_implementation(tensor: Tensor, implementation: str | None, known: tuple[str, ...]) -> str:
+    """Return one of `known` for a tensor; raise ValueError with the remedy where a named one cannot run on it."""
+    if implementation is not None and implementation not in known:
+        raise ValueError(f"implementation must be None or one of {known}, got {implementation!r}")
+    compiled = tensor.device.type == "cpu" and tensor.dtype in COMPILED_DTYPES
+    if implementation == "cpp" and not compiled:
+        raise ValueError(
+            f"implementation 'cpp' needs a floating-point CPU tensor, got {tensor.dtype} on {tensor.device}; "
+            "move it with .cpu() or choose 'reference'"
+        )
+    if implementation == "triton":
+        from karui.ops import triton_launch
+
+        triton_launch.check_can_run(tensor)
+    if implementation is not None:
+        return implementation
+    if compiled:
+        return "cpp"
+    if "triton" in known and tensor.is_cuda:
+        from karui.ops import triton_launch
+
+        return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
+    return "reference"
