@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .PHONY: setup demo test check format docs clean
 
 PYTHON ?= python3
-EXTRAS := train,dev
+EXTRAS := train,tune,dev
 BIN := .venv/bin
 READY := .venv/.ready
 BASE_READY := .venv-base/.ready

@@ -55,6 +55,7 @@ EXTRAS = {
             "pyarrow",
             "rich",
             "safetensors",
+            "scipy",
             "sklearn",
             "tensorboard",
             "torch",

@@ -9,52 +9,79 @@ from typing import Annotated, Any
 
 import typer
 
+from karui.cli import reproduce_rows
 from karui.errors import UserError
 
-TABLES = {"classification": "classification"}
+TABLES = ("classification", *reproduce_rows.TABLES)
+DEFAULT_SEEDS = (0, 1, 2)
 DENSE_PATIENCE = 3  # evaluations without a better validation accuracy before the dense rival stops
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="Table: classification.", show_default=False)],
+    table: Annotated[str, typer.Argument(help=f"Table: {', '.join(TABLES)}.", show_default=False)],
     row: Annotated[
-        str | None, typer.Argument(help="A row, which is a recipe's name; all rows if left out.")
+        str | None,
+        typer.Argument(
+            help="A row, which is a recipe's name, or the beginning of several; a table's own if left out."
+        ),
     ] = None,
     *,
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, separated by commas; a row's own if left out (0,1,2).")
+    ] = None,
     runs: Annotated[
         Path, typer.Option(help="Folder of the run folders; finished runs are taken as they are.")
     ] = Path("runs"),
     results: Annotated[Path, typer.Option(help="Folder that gets one record a row and seed.")] = Path(
         "results"
     ),
+    accelerator: Annotated[
+        str, typer.Option(help="Device of the rows of pixel-mnist and music: cpu, cuda, mps or auto.")
+    ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
 ) -> None:
-    """Train, compact and record the rows of a table.
+    """Train and record the rows of a table; a row that was stopped goes on where it stood.
 
-    Each row and seed is one sparse run and one dense run of the same recipe; both are resumed where they stopped.
-    The size of the file is the recipe's `expect.artifact_bytes`; how to round the weights within it is chosen on
-    validation texts.
+    classification: each row and seed is one sparse run and one dense run of the same recipe, compacted within the
+    recipe's `expect.artifact_bytes`. pixel-mnist, music: short trials choose the settings of a row on validation, the
+    same number for every row; then each seed is trained and its test part opened once.
     """
-    from karui import recipes
-
     if table not in TABLES:
         raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
-    known = [name for name in recipes.names() if recipes.get(name).expect]
-    if row is not None and row not in known:
-        raise UserError(f"no row {row!r} in {table}; the rows are {', '.join(known)}")
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        raise UserError(f"seeds must be whole numbers separated by commas, got {seeds!r}") from None
+    numbers = _seeds(seeds)
     made = []
-    for name in known if row is None else [row]:
-        for seed in numbers:
-            made.append(_make(recipes.get(name), seed, runs, results))
+    if table == "classification":
+        for recipe in _classification_rows(row):
+            for seed in numbers or DEFAULT_SEEDS:
+                made.append(_make(recipe, seed, runs, results))
+                if not as_json:
+                    typer.echo(_line(made[-1]))
+    else:
+        for chosen in reproduce_rows.rows_of(table, row).values():
+            made += reproduce_rows.make_row(
+                chosen, numbers, runs=runs, results=results, accelerator=accelerator, quiet=as_json
+            )
             if not as_json:
-                typer.echo(_line(made[-1]))
+                typer.echo("\n".join(map(reproduce_rows.line_of, made[-len(numbers or chosen.seeds) :])))
     if as_json:
         typer.echo(json.dumps(made))
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise UserError(f"seeds must be whole numbers separated by commas, got {text!r}") from None
+
+
+def _classification_rows(row: str | None) -> list[Any]:
+    """Return the recipes that say what they expect, or the one that is named."""
+    from karui import recipes
+
+    known = [name for name in recipes.names() if getattr(recipes.get(name), "expect", None)]
+    if row is not None and row not in known:
+        raise UserError(f"no row {row!r} in classification; the rows are {', '.join(known)}")
+    return [recipes.get(name) for name in (known if row is None else [row])]
 
 
 def _make(recipe: Any, seed: int, runs: Path, results: Path) -> dict[str, Any]:
@@ -118,18 +145,9 @@ def _dense(recipe: Any, train: Any) -> Any:
 
 def _train(recipe: Any, out: Path) -> None:
     """Train or resume a recipe in its folder, as `karui train` would."""
-    from karui.cli.train import train
-    from karui.recipes import base
+    from karui.cli.train import train_run
 
-    config = out / "config.json"
-    if not config.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        base.save(recipe, config)
-    stored = base.load(type(recipe), config)
-    if stored != recipe:
-        raise UserError(f"{out} holds a run of other settings; name another --runs folder or remove it")
-    with contextlib.redirect_stdout(io.StringIO()):
-        train("classify", out=out, resume=True, quiet=True)
+    train_run(recipe, out, quiet=True)
 
 
 def _compact(run: Path, *, budget: int | None) -> dict[str, Any]:

@@ -19,12 +19,14 @@ class TaskEntry(NamedTuple):
 
 _CLASSIFY_RECIPE = "classification.ClassificationRecipe"
 TASKS = {
-    "classify": TaskEntry("classification", "classification-sparse", _CLASSIFY_RECIPE, "classification.ClassificationTask"),
+    "classify": TaskEntry(
+        "classification", "classification-sparse", _CLASSIFY_RECIPE, "classification.ClassificationTask"
+    ),
     "pixels": TaskEntry("pixels", None, "sequences.PixelRecipe", "pixels.PixelTask"),
     "music": TaskEntry("music", None, "sequences.MusicRecipe", "music.MusicTask"),
     "adding": TaskEntry("adding", None, "sequences.AddingRecipe", "adding.AddingTask"),
     "copy": TaskEntry("copy", None, "sequences.CopyRecipe", "copying.CopyTask"),
-}  # fmt: skip
+}
 
 CLASSIFY_ONLY = ("data.text", "data.label", "model.directions", "sparse.method")
 """Settings that have an option of their own and that only classification knows."""

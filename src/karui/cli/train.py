@@ -139,6 +139,27 @@ def _open_run(default: str, out: Path, name: str | None, overrides: list[str], *
     return stored
 
 
+def train_run(recipe: Any, out: Path, *, quiet: bool) -> dict[str, Any]:
+    """Train a recipe in its folder, resume it, or take it as it is; return what `results.json` holds.
+
+    Raises:
+        UserError: the folder holds a run of other settings.
+    """
+    from karui.recipes import base
+
+    config = out / CONFIG_FILE
+    if not config.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        base.save(recipe, config)
+    if base.load(type(recipe), config) != recipe:
+        raise UserError(f"{out} holds a run of other settings; name another --runs folder or remove it")
+    if (out / RESULTS_FILE).exists():
+        return json.loads((out / RESULTS_FILE).read_text(encoding="utf-8"))
+    results = _train(recipe, out, resume=True, quiet=quiet)
+    _write_report(out)
+    return results
+
+
 def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
     """Train, open the test split once, and write `results.json`."""
     from karui.recipes.base import save

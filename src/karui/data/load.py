@@ -117,7 +117,7 @@ def _read_parts(name: str, *, text: str | None, label: str | None) -> dict[str, 
         )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.suffix:
         return hub.read_hub(name, text=text, label=label)
-    if name in SETS:
+    if name in SETS and SETS[name].kind in ("images", "music"):
         raise UserError(
             f"{name} holds {SETS[name].kind}, not labelled texts; karui train --help names the tasks"
         )

@@ -41,12 +41,14 @@ def write_record(
     seed: int,
     metrics: Mapping[str, Any],
     points: Sequence[Mapping[str, Any]] = (),
+    details: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> Path:
     """Write one record and return its path, `DATA-RECIPE-seedN.json` unless `name` says otherwise.
 
     Commit, versions, hardware and date are filled in here. `metrics` of a classifier: test_accuracy,
-    artifact_bytes, dense_accuracy, dense_bytes, words_kept, us_per_document, and more where wanted.
+    artifact_bytes, dense_accuracy, dense_bytes, words_kept, us_per_document, and more where wanted. `details`: further
+    keys of the record, such as the budget of a search.
     """
     record = {
         "task": task,
@@ -55,6 +57,7 @@ def write_record(
         "seed": seed,
         **surroundings(),
         "metrics": dict(metrics),
+        **(details or {}),
         **({"points": [dict(point) for point in points]} if points else {}),
     }
     check_record(record, "this record")

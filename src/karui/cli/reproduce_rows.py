@@ -1,0 +1,205 @@
+"""Rows of `karui reproduce` whose settings are searched for: short trials on validation, then the runs themselves."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from karui.cli.task_table import make_task, task_of_recipe
+from karui.cli.train import train_run
+from karui.errors import UserError
+from karui.files import atomic_write
+
+TABLES = {"pixel-mnist": "pixels", "music": "music"}
+"""Name of a table -> module of `karui.recipes` with its `ROWS` and `DEFAULT_ROWS`."""
+
+SEARCH_FILE = "search.json"
+
+
+def rows_of(table: str, row: str | None) -> dict[str, Any]:
+    """Return the rows of a table by name: one, those whose names begin with `row` and a hyphen, or the default ones.
+
+    Raises:
+        UserError: no row has such a name.
+    """
+    import importlib
+
+    module = importlib.import_module(f"karui.recipes.{TABLES[table]}")
+    if row is None:
+        return {name: module.ROWS[name] for name in module.DEFAULT_ROWS}
+    chosen = {name: made for name, made in module.ROWS.items() if name == row}
+    chosen = chosen or {name: made for name, made in module.ROWS.items() if name.startswith(f"{row}-")}
+    if not chosen:
+        raise UserError(f"no row {row!r} in {table}; the rows are {', '.join(module.ROWS)}")
+    return chosen
+
+
+def make_row(
+    row: Any, seeds: Sequence[int] | None, *, runs: Path, results: Path, accelerator: str, quiet: bool
+) -> list[dict[str, Any]]:
+    """Search the settings of a row, train it for each seed, open the test part once a seed, write the records.
+
+    Everything is resumed where it stopped; what is finished is taken as it is.
+    """
+    base = dataclasses.replace(
+        row.recipe, train=dataclasses.replace(row.recipe.train, accelerator=accelerator)
+    )
+    chosen = search(base, row.search, runs / f"{base.name}-search", quiet=quiet)
+    made = []
+    for seed in seeds or row.seeds:
+        recipe = _with(base, chosen["values"])
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, seed=seed))
+        out = runs / f"{recipe.name}-seed{seed}"
+        results_of_run = train_run(recipe, out, quiet=quiet)
+        made.append(_record(recipe, row.search, chosen, out, results_of_run, results))
+    return made
+
+
+def search(base: Any, settings: Any, folder: Path, *, quiet: bool) -> dict[str, Any]:
+    """Return `values`, the best of the trials on validation, `valid`, its score, and the `trials` themselves.
+
+    The trials stand in `search.json` one after the other, so that a search goes on where it stopped.
+
+    Raises:
+        UserError: the folder holds the search of another recipe, or every trial diverged.
+    """
+    from karui.recipes.base import to_dict
+    from karui.train.search import Trial, best, propose
+
+    path = folder / SEARCH_FILE
+    asked = {"recipe": to_dict(base), "search": to_dict(settings)}
+    done: list[dict[str, Any]] = []
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        done = stored.pop("trials")
+        if stored != asked:
+            raise UserError(
+                f"{folder} holds a search of other settings; name another --runs folder or remove it"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    monitor = base.train.monitor
+    sign = -1.0 if monitor == "accuracy" else 1.0
+    while True:
+        trials = [
+            Trial(each["values"], None if each["valid"] is None else sign * each["valid"]) for each in done
+        ]
+        if len(done) >= settings.trials:
+            break
+        values = propose(settings.ranges, trials, seed=settings.seed)
+        number = len(done)
+        valid = _trial(base, settings, values, folder / f"trial-{number:02d}")
+        done.append({"values": values, "valid": valid})
+        atomic_write(path, json.dumps({**asked, "trials": done}, indent=1) + "\n")
+        if not quiet:
+            shown = "  ".join(f"{name} {value:g}" for name, value in values.items())
+            score = "diverged" if valid is None else f"{monitor} {valid:.4f}"
+            sys.stderr.write(f"{base.name} trial {number + 1}/{settings.trials}  {score}  {shown}\n")
+    chosen = best(trials)
+    if chosen is None:
+        raise UserError(f"{folder}: every trial diverged; lower the range of train.lr")
+    return {"values": chosen.values, "valid": sign * (chosen.value or 0.0), "trials": done}
+
+
+def _trial(base: Any, settings: Any, values: dict[str, float], out: Path) -> float | None:
+    """Train one short run and return its validation score; None where the loss became infinite."""
+    from karui.recipes.base import to_dict
+    from karui.train import fit
+
+    recipe = _with(base, values)
+    train = dataclasses.replace(recipe.train, max_epochs=settings.epochs, seed=settings.seed, patience=0)
+    recipe = dataclasses.replace(recipe, train=train)
+    if settings.examples:
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, limit=settings.examples))
+    task = make_task(task_of_recipe(recipe), recipe)
+    try:
+        result = fit(task, train, out, resume=True, recipe=to_dict(recipe), quiet=True, tensorboard=False)
+    except UserError as error:
+        if "loss is" in str(error) or "no longer finite" in str(error):
+            return None
+        raise
+    return result.metrics[train.monitor]
+
+
+def _with(recipe: Any, values: dict[str, float]) -> Any:
+    from karui.recipes.base import with_overrides
+
+    return with_overrides(recipe, [f"{name}={value}" for name, value in values.items()])
+
+
+def _record(
+    recipe: Any, settings: Any, chosen: dict[str, Any], out: Path, made: dict[str, Any], results: Path
+) -> dict[str, Any]:
+    from karui.report.records import write_record
+
+    kept = {"parameters", "best_epoch", "train_minutes"}
+    metrics = {
+        name: value
+        for name, value in made["metrics"].items()
+        if name.startswith(("test_", "valid_")) or name in kept
+    }
+    metrics["seconds_per_epoch"] = seconds_per_epoch(out / "metrics.jsonl")
+    path = write_record(
+        results,
+        task=recipe.task,
+        data=recipe.data.name,
+        subset=made["subset"],
+        recipe=recipe.name,
+        seed=recipe.train.seed,
+        metrics=metrics,
+        details={
+            "layer": _layer(recipe),
+            "budget": {
+                "trials": settings.trials,
+                "trial_epochs": settings.epochs,
+                "trial_examples": settings.examples,  # 0 = all
+                "epochs": recipe.train.max_epochs,
+                "threads": recipe.train.threads,
+                "accelerator": recipe.train.accelerator,
+            },
+            "search": {
+                "chosen": chosen["values"],
+                "valid": chosen["valid"],
+                "ranges": {name: list(limits) for name, limits in settings.ranges.items()},
+                "trials": chosen["trials"],
+            },
+        },
+    )
+    return {"row": recipe.name, "seed": recipe.train.seed, "record": str(path), "metrics": metrics}
+
+
+def _layer(recipe: Any) -> dict[str, Any]:
+    """What a table says about the layer: its kind, sizes and, where it has them, its scales."""
+    model = recipe.model
+    layer: dict[str, Any] = {
+        "recurrent": model.recurrent,
+        "hidden_size": model.hidden_size,
+        "num_layers": model.num_layers,
+    }
+    if model.recurrent == "statistical-ru":
+        layer |= {"num_stats": model.num_stats, "recur_size": model.recur_size, "alphas": list(model.alphas)}
+    return layer
+
+
+def seconds_per_epoch(log: Path) -> float:
+    """Return the median time of an epoch's training, without its evaluation, from `metrics.jsonl`."""
+    began, last, spent = 0.0, 0.0, []
+    for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+        if line["split"] == "train":
+            last = line["seconds"]
+        else:
+            spent.append(last - began)
+            began = line["seconds"]
+    return round(median(spent), 2)
+
+
+def line_of(made: dict[str, Any]) -> str:
+    """What a person reads about one run."""
+    metrics = made["metrics"]
+    scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in metrics if name.startswith("test_"))
+    return (
+        f"{made['row']} seed {made['seed']}: {scores}  ({metrics['parameters']:,} weights,"
+        f" {metrics['seconds_per_epoch']:.1f} s an epoch)"
+    )
