@@ -3,30 +3,45 @@
 import numpy as np
 import torch
 
-from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+from karui.runtime.format import FIELDS, ClassifierSpec, Direction, RecurrentLayer
 from karui.tasks.text_classifier import TextClassifier
 
-GATES = {"sru": (4, 2), "lstm": (4, 4), "gru": (3, 4)}
+GATES = {"sru": (4, 2), "lstm": (4, 4), "gru": (3, 4), "qrnn": (3, 3), "mingru": (2, 2)}
+ALPHAS = (0.0, 0.5, 0.9)
 
 
-def zeros(kind, inputs, units):
-    """A direction whose weights are all zero."""
+def zeros(kind, inputs, units, *, stats=3, recur=2, window=1):
+    """A direction whose weights are all zero; a Statistical Recurrent Unit has three scales."""
+    if kind == "statistical":
+        states = len(ALPHAS) * stats
+        return Direction(
+            weight_ih=np.zeros((stats, inputs), np.float32),
+            weight_hh=None,
+            bias=np.zeros(stats + recur + units, np.float32),
+            weight_r=np.zeros((recur, states), np.float32),
+            weight_phi=np.zeros((stats, recur), np.float32),
+            weight_o=np.zeros((units, states), np.float32),
+            alphas=np.array(ALPHAS, np.float32),
+        )
+    inputs *= window
     weights, biases = GATES[kind]
     return Direction(
         weight_ih=np.zeros((weights * units, inputs), np.float32),
-        weight_hh=None if kind == "sru" else np.zeros((weights * units, units), np.float32),
+        weight_hh=np.zeros((weights * units, units), np.float32) if kind in ("lstm", "gru") else None,
         bias=np.zeros(biases * units, np.float32),
         weight_c=np.zeros(2 * units, np.float32) if kind == "sru" else None,
     )
 
 
-def drawn(kind, inputs, units, *, seed=0):
+def drawn(kind, inputs, units, *, seed=0, **sizes):
     """A direction without a single zero."""
-    random, direction = np.random.default_rng(seed), zeros(kind, inputs, units)
-    for name in ("weight_ih", "weight_hh", "bias", "weight_c"):
+    random, direction = np.random.default_rng(seed), zeros(kind, inputs, units, **sizes)
+    for name in FIELDS:
         array = getattr(direction, name)
         if array is not None:
             array[...] = random.uniform(0.2, 1.0, array.shape) * random.choice([-1, 1], array.shape)
+    if kind == "statistical":
+        direction.weight_r *= 0.1  # the feedback is not bounded by a gate
     return direction
 
 
@@ -47,9 +62,7 @@ def describe(layers, *, words=3, width=2, outputs=1, pooling="mean", scores=Fals
         array[0] = 0.0
         return array
 
-    features = (
-        sum(len(d.bias) // GATES[layers[-1].kind][1] for d in layers[-1].directions) if layers else width
-    )
+    features = sum(layers[-1].hidden_sizes) if layers else width
     return ClassifierSpec(
         words=[f"w{i}" for i in range(words)],
         labels=[f"label{i}" for i in range(max(outputs, 2))],
@@ -64,14 +77,15 @@ def describe(layers, *, words=3, width=2, outputs=1, pooling="mean", scores=Fals
     )
 
 
-def layer(kind, *directions, activation="tanh"):
-    return RecurrentLayer(kind=kind, activation=activation, directions=list(directions))
+def layer(kind, *directions, activation="tanh", window=1):
+    if kind in ("qrnn", "mingru"):
+        activation = "identity"
+    return RecurrentLayer(kind=kind, activation=activation, directions=list(directions), window=window)
 
 
 def sizes(spec):
     """Words, embedding columns, and for each layer the units of its directions."""
-    units = [[len(d.bias) // GATES[each.kind][1] for d in each.directions] for each in spec.layers]
-    return len(spec.words), spec.embedding.shape[1], units
+    return len(spec.words), spec.embedding.shape[1], [list(each.hidden_sizes) for each in spec.layers]
 
 
 def texts(words, *, seed=0, count=8):

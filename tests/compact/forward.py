@@ -7,26 +7,35 @@ def sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def step(kind, direction, x, state, *, tanh):
-    """One step of any kind: (output, new state); state is (h, c)."""
-    weight_ih, weight_hh, bias = (
-        None if a is None else a.astype(np.float64)
-        for a in (direction.weight_ih, direction.weight_hh, direction.bias)
-    )
+def activate(name, x):
+    return {"identity": x, "tanh": np.tanh(x), "relu": np.maximum(x, 0.0)}[name]
+
+
+def step(layer, direction, x, state):
+    """One step of any kind but `statistical`: (output, new state); state is (h, c)."""
+    kind, bias = layer.kind, direction.bias.astype(np.float64)
     h, c = state
+    given = direction.weight_ih.astype(np.float64) @ x
     if kind == "sru":
-        candidate, forget, reset, skip = np.split(weight_ih @ x, 4)
+        candidate, forget, reset, skip = np.split(given, 4)
         v_f, v_r = np.split(direction.weight_c.astype(np.float64), 2)
         b_f, b_r = np.split(bias, 2)
         f, r = sigmoid(forget + v_f * c + b_f), sigmoid(reset + v_r * c + b_r)
         c = f * c + (1 - f) * candidate
-        h = r * (np.tanh(c) if tanh else c) + (1 - r) * skip
+        h = r * activate(layer.activation, c) + (1 - r) * skip
+    elif kind == "qrnn":
+        z, f, *o = np.split(given + bias, 2 + layer.output_gate)
+        c = sigmoid(f) * c + (1 - sigmoid(f)) * np.tanh(z)
+        h = sigmoid(o[0]) * c if o else c
+    elif kind == "mingru":
+        a, z = np.split(given + bias, 2)
+        h = (1 - sigmoid(z)) * h + sigmoid(z) * np.where(a >= 0, a + 0.5, sigmoid(a))
     elif kind == "lstm":
-        i, f, g, o = np.split(weight_ih @ x + weight_hh @ h + bias, 4)
+        i, f, g, o = np.split(given + direction.weight_hh.astype(np.float64) @ h + bias, 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
     else:
-        a, b = weight_ih @ x, weight_hh @ h
+        a, b = given, direction.weight_hh.astype(np.float64) @ h
         (a_r, a_z, a_n), (h_r, h_z, h_n) = np.split(a, 3), np.split(b, 3)
         b_r, b_z, b_n, b_hn = np.split(bias, 4)
         r, z = sigmoid(a_r + h_r + b_r), sigmoid(a_z + h_z + b_z)
@@ -34,25 +43,43 @@ def step(kind, direction, x, state, *, tanh):
     return h, c
 
 
+def statistics(layer, direction, x):
+    """(T, I) to (T, H) of a Statistical Recurrent Unit."""
+    P, R = direction.weight_phi.shape
+    b_phi, b_r, b_o = np.split(direction.bias.astype(np.float64), [P, P + R])
+    alphas = direction.alphas.astype(np.float64)[:, None]
+    mu, found = np.zeros((len(alphas), P)), []
+    for x_t in x:
+        r = activate(layer.activation, direction.weight_r.astype(np.float64) @ mu.ravel() + b_r)
+        phi = (
+            direction.weight_ih.astype(np.float64) @ x_t + direction.weight_phi.astype(np.float64) @ r + b_phi
+        )
+        mu = alphas * mu + (1 - alphas) * activate(layer.activation, phi)
+        found.append(activate(layer.activation, direction.weight_o.astype(np.float64) @ mu.ravel() + b_o))
+    return found
+
+
 def walk(layer, x):
     """(T, I) to (T, sum of H)."""
     outputs = []
-    for d, direction in enumerate(layer.directions):
-        H = len(direction.bias) // (2 if layer.kind == "sru" else 4)
+    for d, (direction, H) in enumerate(zip(layer.directions, layer.hidden_sizes, strict=True)):
+        read = x[::-1] if d else x
+        if layer.window == 2:
+            read = np.concatenate([read, np.concatenate([np.zeros_like(read[:1]), read[:-1]])], axis=1)
         state, found = (np.zeros(H), np.zeros(H)), []
-        for x_t in x[::-1] if d else x:
-            h, c = step(layer.kind, direction, x_t, state, tanh=layer.activation == "tanh")
-            state = (h, c)
-            found.append(h)
+        if layer.kind == "statistical":
+            found = statistics(layer, direction, read)
+        else:
+            for x_t in read:
+                state = step(layer, direction, x_t, state)
+                found.append(state[0])
         outputs.append(np.array(found[::-1] if d else found).reshape(len(x), H))
     return np.concatenate(outputs, axis=1)
 
 
 def pool(spec, h):
     if spec.pooling == "last":
-        H = h.shape[1]
-        if spec.layers:
-            H = len(spec.layers[-1].directions[0].bias) // (2 if spec.layers[-1].kind == "sru" else 4)
+        H = spec.layers[-1].hidden_sizes[0] if spec.layers else h.shape[1]
         return np.concatenate([h[-1, :H], h[0, H:]])
     return np.concatenate([getattr(h, name)(axis=0) for name in spec.pooling.split("+")])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from karui.compact.shrink import shrink
 from karui.compact.weights import named_arrays
-from karui.runtime.format import ClassifierSpec, Direction, encode, quantize
+from karui.runtime.format import FIELDS, ClassifierSpec, encode, quantize
 
 GROUPS = ("embedding", "word_scores", "recurrent", "output")
 MAX_LEVELS = 127
@@ -22,7 +22,7 @@ def group_of(name: str) -> str | None:
     last = name.rpartition(".")[2]
     if last in ("embedding", "word_scores"):
         return last
-    if last in ("weight_ih", "weight_hh"):
+    if last in ("weight_ih", "weight_hh", "weight_r", "weight_phi", "weight_o"):
         return "recurrent"
     return "output" if last == "output_weight" else None
 
@@ -48,10 +48,10 @@ def rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> tuple[Classifier
     layers = []
     for k, layer in enumerate(spec.layers):
         directions = []
-        for place in ("forward", "reverse")[: len(layer.directions)]:
+        for place, direction in zip(("forward", "reverse"), layer.directions, strict=False):
             start = f"layers.{k}.{place}."
-            fields = ("weight_ih", "weight_hh", "bias", "weight_c")
-            directions.append(Direction(**{field: arrays.get(start + field) for field in fields}))  # type: ignore[arg-type]
+            parts = {field: arrays[start + field] for field in FIELDS if start + field in arrays}
+            directions.append(replace(direction, **parts))
         layers.append(replace(layer, directions=directions))
     small = shrink(
         replace(
@@ -61,7 +61,8 @@ def rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> tuple[Classifier
             output_weight=arrays["output_weight"],
             output_bias=arrays["output_bias"],
             word_scores=arrays.get("word_scores"),
-        )
+        ),
+        fold=False,
     )
     dropped = len(layers) - len(small.layers)  # shrinking removes layers from the first one on
     return small, {_renumber(name, dropped): scale for name, scale in scales.items()}

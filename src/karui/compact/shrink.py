@@ -1,8 +1,8 @@
 """The exact, smallest twin of a description: what can change an answer stays, everything else goes.
 
-One round: (1) find outputs that are zero for every text and forget who reads them, (2) empty gates that
-multiply zeros, (3) walk backwards from the logits and drop every unit, column and word that they do not reach.
-Rounds repeat until nothing changes; the second one usually only finds that out.
+One round: (1) find outputs that are zero for every text and forget who reads them, (2) empty gates that multiply zeros,
+and let biases and weights take over what is constant, (3) walk backwards from the logits and drop every unit, column
+and word that they do not reach. Rounds repeat until nothing changes; the second one usually only finds that out.
 
 Traps. A pruned word still advances the state, with x = 0: its token is never skipped, it only shares row 0.
 A unit without live inputs is driven by its bias and stays while it is read. The highway of the Simple Recurrent
@@ -16,15 +16,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from karui.compact.reach import BIAS_BLOCKS, WEIGHT_BLOCKS, live_units, never_active, without_idle_gates
+from karui.compact import statistics
+from karui.compact.fold import fold_constants, pooled_copies
+from karui.compact.reach import live_units, never_active, without_idle_gates
 from karui.compact.weights import check_finite, named_arrays
-from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+from karui.runtime.format import FIELDS, ClassifierSpec, RecurrentLayer, bias_blocks, weight_blocks
 
 
-def shrink(spec: ClassifierSpec) -> ClassifierSpec:
+def shrink(spec: ClassifierSpec, *, fold: bool = True) -> ClassifierSpec:
     """Return the smallest description with the same logits for every text; the one given is not changed.
 
-    "The same" is up to float32 rounding: sums leave out terms that are exactly zero.
+    "The same" is up to float32 rounding: sums leave out terms that are exactly zero. fold: also let a weight or bias
+    take over what a constant does, which changes its value; without it every number left is one of those given.
 
     Raises:
         UserError: a weight is not finite.
@@ -34,6 +37,8 @@ def shrink(spec: ClassifierSpec) -> ClassifierSpec:
     while True:
         before = _size(spec)
         _forget_zero_outputs(spec)
+        if fold:
+            fold_constants(spec)
         _drop_unread(spec)
         _drop_words(spec)
         _merge_poolings(spec)
@@ -43,24 +48,21 @@ def shrink(spec: ClassifierSpec) -> ClassifierSpec:
 
 def _copy(spec: ClassifierSpec) -> ClassifierSpec:
     """Deep enough that shrinking never writes into the caller's arrays."""
-    layers = [
-        replace(
-            layer,
-            directions=[
-                Direction(
-                    weight_ih=d.weight_ih.copy(),
-                    weight_hh=None if d.weight_hh is None else d.weight_hh.copy(),
-                    bias=d.bias.copy(),
-                    weight_c=None if d.weight_c is None else d.weight_c.copy(),
-                )
-                for d in layer.directions
-            ],
-        )
-        for layer in spec.layers
-    ]
+    layers = []
+    for layer in spec.layers:
+        directions = [
+            replace(d, **{name: array.copy() for name in FIELDS if (array := getattr(d, name)) is not None})
+            for d in layer.directions
+        ]
+        layers.append(replace(layer, directions=directions))
     embedding, output_weight = spec.embedding.copy(), spec.output_weight.copy()
     return replace(
-        spec, words=list(spec.words), layers=layers, embedding=embedding, output_weight=output_weight
+        spec,
+        words=list(spec.words),
+        layers=layers,
+        embedding=embedding,
+        output_weight=output_weight,
+        output_bias=spec.output_bias.copy(),
     )
 
 
@@ -70,22 +72,17 @@ def _size(spec: ClassifierSpec) -> tuple[int, ...]:
     return sum(array.size for array in arrays), sum(int(np.count_nonzero(array)) for array in arrays)
 
 
-def pooled_copies(spec: ClassifierSpec) -> int:
-    """How often a feature of the last layer appears among the pooled ones."""
-    return 2 if spec.pooling == "mean+max" else 1
-
-
 def _forget_zero_outputs(spec: ClassifierSpec) -> None:
     """Clear all weights that read something that is zero for every text, and gates that act on nothing."""
     zero = ~spec.embedding.any(axis=0)  # (E,)
     for layer in spec.layers:
         outputs = []
         for direction in layer.directions:
-            direction.weight_ih[:, zero] = 0.0
-            silent = never_active(layer.kind, direction)  # (H,)
+            direction.weight_ih[:, np.tile(zero, layer.window)] = 0.0
+            silent = never_active(layer, direction)  # (H,)
             if direction.weight_hh is not None:
                 direction.weight_hh[:, silent] = 0.0
-            without_idle_gates(layer.kind, direction)
+            without_idle_gates(layer, direction)
             outputs.append(silent)
         zero = np.concatenate(outputs)
     spec.output_weight[:, np.tile(zero, pooled_copies(spec))] = 0.0
@@ -100,9 +97,9 @@ def _drop_unread(spec: ClassifierSpec) -> None:
         kept = live_units(spec.layers[k], read)
         _cut_readers(spec, k + 1, np.concatenate(kept))
         spec.layers[k] = layer = keep_units(spec.layers[k], kept)
-        read = np.zeros(layer.directions[0].weight_ih.shape[1], bool)
-        for direction in layer.directions:
-            read |= direction.weight_ih.any(axis=0)
+        _narrow_window(layer)
+        by_input = [d.weight_ih.any(axis=0).reshape(layer.window, -1) for d in layer.directions]
+        read = np.concatenate(by_input).any(axis=0)
     _cut_readers(spec, 0, read)
     spec.embedding = columns(spec.embedding, read)
     _drop_layers(spec)
@@ -114,20 +111,36 @@ def _cut_readers(spec: ClassifierSpec, k: int, features: np.ndarray) -> None:
         spec.output_weight = columns(spec.output_weight, np.tile(features, pooled_copies(spec)))
         return
     for direction in spec.layers[k].directions:
-        direction.weight_ih = columns(direction.weight_ih, features)
+        direction.weight_ih = columns(direction.weight_ih, np.tile(features, spec.layers[k].window))
+
+
+def _narrow_window(layer: RecurrentLayer) -> None:
+    """A QRNN that never reads the input before needs no second half of its columns."""
+    if layer.window == 1 or any(d.weight_ih[:, d.weight_ih.shape[1] // 2 :].any() for d in layer.directions):
+        return
+    for direction in layer.directions:
+        direction.weight_ih = columns(direction.weight_ih, np.arange(direction.weight_ih.shape[1] // 2))
+    layer.window = 1
 
 
 def keep_units(layer: RecurrentLayer, kept: list[np.ndarray]) -> RecurrentLayer:
     """Keep the units where `kept` (H,), one a direction, is True: their rows in every gate, their columns."""
     directions = []
+    gates, biases = (
+        count(layer.kind, output_gate=layer.output_gate) for count in (weight_blocks, bias_blocks)
+    )
     for direction, units in zip(layer.directions, kept, strict=True):
-        rows = np.tile(units, WEIGHT_BLOCKS[layer.kind])
+        if layer.kind == "statistical":
+            directions.append(statistics.keep_outputs(direction, units))
+            continue
+        rows = np.tile(units, gates)
         weight_hh, weight_c = direction.weight_hh, direction.weight_c
         directions.append(
-            Direction(
+            replace(
+                direction,
                 weight_ih=direction.weight_ih[rows],
                 weight_hh=None if weight_hh is None else columns(weight_hh[rows], units),
-                bias=direction.bias[np.tile(units, BIAS_BLOCKS[layer.kind])],
+                bias=direction.bias[np.tile(units, biases)],
                 weight_c=None if weight_c is None else weight_c[np.tile(units, 2)],
             )
         )
@@ -135,7 +148,7 @@ def keep_units(layer: RecurrentLayer, kept: list[np.ndarray]) -> RecurrentLayer:
 
 
 def columns(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The columns where `kept` is True, as a contiguous array."""
+    """The columns that `kept` names, by booleans or positions, as a contiguous array."""
     return np.ascontiguousarray(array[:, kept])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from karui.errors import UserError
-from karui.runtime.format import ClassifierSpec
+from karui.runtime.format import FIELDS, ClassifierSpec
 
 
 def named_arrays(spec: ClassifierSpec) -> Iterator[tuple[str, np.ndarray]]:
@@ -13,7 +13,7 @@ def named_arrays(spec: ClassifierSpec) -> Iterator[tuple[str, np.ndarray]]:
     yield "embedding", spec.embedding
     for k, layer in enumerate(spec.layers):
         for d, direction in enumerate(layer.directions):
-            for field in ("weight_ih", "weight_hh", "bias", "weight_c"):
+            for field in FIELDS:
                 if (array := getattr(direction, field)) is not None:
                     yield f"layers.{k}.{'reverse' if d else 'forward'}.{field}", array
     yield "output_weight", spec.output_weight

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from karui import _native
-from karui.runtime.layers import Direction, LayerOutline, RecurrentLayer
+from karui.runtime.layers import (
+    FIELDS,
+    Direction,
+    LayerOutline,
+    RecurrentLayer,
+    bias_blocks,
+    weight_blocks,
+)
 from karui.runtime.spec import (
     MAX_PROVENANCE,
     MAX_TEXT_BYTES,
@@ -22,7 +29,16 @@ from karui.runtime.spec import (
     outline_of,
 )
 
-__all__ = ["ClassifierSpec", "Direction", "RecurrentLayer", "encode", "round_scale"]
+__all__ = [
+    "FIELDS",
+    "ClassifierSpec",
+    "Direction",
+    "RecurrentLayer",
+    "bias_blocks",
+    "encode",
+    "round_scale",
+    "weight_blocks",
+]
 
 MAGIC = b"\x9dkru"
 FORMAT_VERSION = 1
