@@ -4,6 +4,7 @@ namespace nb = nanobind;
 
 // Each part binds its own functions; this file only lists the parts.
 void bind_kernels(nb::module_& m);
+void bind_statistical(nb::module_& m);
 void bind_tokenise(nb::module_& m);
 void bind_coder(nb::module_& m);
 void bind_engine(nb::module_& m);
@@ -11,6 +12,7 @@ void bind_engine(nb::module_& m);
 NB_MODULE(_native, m) {
     m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
     bind_kernels(m);
+    bind_statistical(m);
     bind_tokenise(m);
     bind_coder(m);
     bind_engine(m);
