@@ -150,6 +150,21 @@ def test_padding_anywhere_equals_the_equations(
     assert_same(gradients(layer, output, found, x, *state), truth)
 
 
+@pytest.mark.parametrize("rows", [[1, 0, 3], [2, 0]], ids=["sides", "holes"])
+@every_option
+def test_padding_from_a_zero_state_equals_the_equations(
+    kind: type[nn.Module], options: Any, rows: Any
+) -> None:
+    """Without hx torch's kernels can run over padding before the valid steps too."""
+    layer, x, padding = build(kind, **options), inputs(len(rows)).requires_grad_(), PADDING[rows]
+    output, found = layer(x, padding_mask=padding)
+    expected, last = loop(
+        layer, x, tuple(torch.zeros_like(s) for s in first_state(layer, len(rows))), padding
+    )
+    assert_same([output, *flat(found)], [expected, *last])
+    assert_same(gradients(layer, output, found, x), gradients(layer, expected, last, x))
+
+
 @every_option
 def test_every_form_of_input_equals_the_equations(kind: type[nn.Module], options: Any) -> None:
     layer, x, lengths = build(kind, **options), inputs(), torch.tensor([3, 8, 1, 5])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from karui.nn.torch_kernels import State, TorchRecurrence
+from karui.nn.torch_kernels import HOLD, State, TorchRecurrence
 
 
 class GRU(TorchRecurrence, nn.GRU):
@@ -26,7 +26,7 @@ class GRU(TorchRecurrence, nn.GRU):
     dropout: between layers, each element on its own, as torch.
     recurrent_dropout: one mask a sequence, direction and call on the h that the recurrent product of all gates reads
       (not on the h that z keeps), the same at every step (Gal and Ghahramani 2016). Torch's kernels cannot do that:
-      training then runs a loop in Python, several times slower; eval() does not.
+      training then runs a loop in Python, on a GPU several times slower; eval() does not.
     layer_norm: "pre" on each layer's input, "post" on each layer's output, by norm_weight_l{k} and norm_bias_l{k}.
     update_bias: first value of the update gate's whole bias (torch's two bias vectors add up to it), positive to keep
       the state longer; None: as torch.
@@ -95,13 +95,22 @@ class GRU(TorchRecurrence, nn.GRU):
     def _state_sizes(self) -> tuple[int, ...]:
         return (self.hidden_size,)
 
+    def _hold_column(self, weights: Sequence[Tensor]) -> Tensor:
+        # r = 0, z = 1 and n = tanh(0): torch computes n + z (h - n), which is h exactly only for n = 0
+        r_z = weights[0].new_tensor([-HOLD, HOLD]).repeat_interleave(self.hidden_size)
+        n = -weights[2][2 * self.hidden_size :].detach() if self.bias else r_z.new_zeros(self.hidden_size)
+        return torch.cat([r_z, n])[:, None]
+
+    def _can_hold(self, padding: Tensor, *, starts_from_zero: bool) -> bool:  # noqa: ARG002
+        return True
+
     def _kernel(
         self, x: Tensor, batch_sizes: Tensor | None, state: State, *rest: Any
     ) -> tuple[Tensor, State]:
         weights, num_layers, dropout = rest
         tail = (weights, self.bias, num_layers, dropout, self.training, self.bidirectional)
         if batch_sizes is None:
-            output, last = torch._VF.gru(x, state[0], *tail, self.batch_first)  # noqa: SLF001
+            output, last = torch._VF.gru(x, state[0], *tail, False)  # noqa: SLF001
         else:
             output, last = torch._VF.gru(x, batch_sizes, state[0], *tail)  # noqa: SLF001
         return output, (last,)

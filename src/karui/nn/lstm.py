@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from karui.nn.torch_kernels import State, TorchRecurrence
+from karui.nn.packing import has_holes, pads_the_end_only
+from karui.nn.torch_kernels import HOLD, State, TorchRecurrence
 
 
 class LSTM(TorchRecurrence, nn.LSTM):
@@ -26,7 +27,7 @@ class LSTM(TorchRecurrence, nn.LSTM):
     dropout: between layers, each element on its own, as torch.
     recurrent_dropout: one mask a sequence, direction and call on the h that the recurrent product of all gates reads
       the same at every step (Gal and Ghahramani 2016). Torch's kernels cannot do that: training then
-      runs a loop in Python, several times slower; eval() does not.
+      runs a loop in Python, on a GPU several times slower; eval() does not.
     layer_norm: "pre" on each layer's input, "post" on each layer's output, by norm_weight_l{k} and norm_bias_l{k}.
     forget_bias: first value of the forget gate's whole bias (torch's two bias vectors add up to it); None: as torch.
     Under autocast the layer works in autocast's dtype and answers in it, on every device. Raises ValueError on sizes
@@ -101,13 +102,23 @@ class LSTM(TorchRecurrence, nn.LSTM):
     def _state_sizes(self) -> tuple[int, ...]:
         return self.proj_size or self.hidden_size, self.hidden_size
 
+    def _hold_column(self, weights: Sequence[Tensor]) -> Tensor:
+        i, f, g, o = weights[0].new_tensor([-HOLD, HOLD, 0.0, -HOLD]).split(1)  # c' = c, h' = 0
+        return torch.cat([part.expand(self.hidden_size) for part in (i, f, g, o)])[:, None]
+
+    def _can_hold(self, padding: Tensor, *, starts_from_zero: bool) -> bool:
+        # c is held, h is lost: good where no valid step follows padding, or where the h to keep is zero
+        if starts_from_zero:
+            return not has_holes(padding)
+        return not self.bidirectional and pads_the_end_only(padding)
+
     def _kernel(
         self, x: Tensor, batch_sizes: Tensor | None, state: State, *rest: Any
     ) -> tuple[Tensor, State]:
         weights, num_layers, dropout = rest
         tail = (weights, self.bias, num_layers, dropout, self.training, self.bidirectional)
         if batch_sizes is None:
-            output, *last = torch._VF.lstm(x, state, *tail, self.batch_first)  # noqa: SLF001
+            output, *last = torch._VF.lstm(x, state, *tail, False)  # noqa: SLF001
         else:
             output, *last = torch._VF.lstm(x, batch_sizes, state, *tail)  # noqa: SLF001
         return output, tuple(last)

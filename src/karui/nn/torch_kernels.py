@@ -1,8 +1,14 @@
 """What `LSTM` and `GRU` add to torch's layers; parameter names, gate order and `_flat_weights` stay torch's.
 
 T time, B batch, I input features, H hidden size, R width of h (proj_size, or H), D directions, L layers, G gate blocks.
-Two ways to compute, chosen by what the call needs: torch's fused kernels on dense or packed input, and a loop over time
-in Python for what these cannot do (a dropout mask inside the recurrent product) or refuse (no valid step at all).
+Three ways to compute, all linear in T:
+
+- torch's fused kernels: on dense input, and on a GPU on packed input;
+- on a CPU the same kernels on padded input, whose gates an extra input feature drives into saturation in the padding,
+  so that the state is held there: torch's packed kernels take slices of one tensor, and the gradients of slices make
+  their backward quadratic in T on a CPU (ten times slower at T 256, H 512);
+- a loop over time in Python for what the kernels cannot do: a dropout mask inside the recurrent product, no valid step
+  at all, and an LSTM that enters padding before its valid steps with a state to keep.
 """
 
 from collections.abc import Sequence
@@ -15,9 +21,10 @@ from torch.backends.cudnn.rnn import get_cudnn_mode
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from karui.nn.packing import Packing, find_packing, find_padding
+from karui.nn.packing import at_last_valid, find_packing, find_padding, unpack_positions
 
 State = tuple[Tensor, ...]
+HOLD = 1e4  # saturates a gate exactly in every dtype, whatever else is added to it
 
 
 class TorchRecurrence(nn.RNNBase):
@@ -74,6 +81,14 @@ class TorchRecurrence(nn.RNNBase):
         raise NotImplementedError
 
     def _state_sizes(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _hold_column(self, weights: Sequence[Tensor]) -> Tensor:
+        """Weights (G*H, 1) of a feature that is 1 in the padding and makes one direction hold its state."""
+        raise NotImplementedError
+
+    def _can_hold(self, padding: Tensor, *, starts_from_zero: bool) -> bool:
+        """Tell whether saturated gates hold all that later valid steps read; padding (T, B)."""
         raise NotImplementedError
 
     # What all calls share.
@@ -137,48 +152,63 @@ class TorchRecurrence(nn.RNNBase):
             raise ValueError(
                 f"input must have {self.input_size} features in three dimensions, got {tuple(input.shape)}"
             )
-        B, T = input.shape[:2] if self.batch_first else (input.shape[1], input.shape[0])
+        T, B = input.shape[:2] if not self.batch_first else (input.shape[1], input.shape[0])
         state = self._first_state(input, hx, B)
         padding = find_padding(lengths, padding_mask, seq_len=T, batch_size=B, device=input.device)
-        looped = self._drops_state() or input.numel() == 0 or (padding is not None and bool(padding.all()))
-        x, state, weights, context = self._working(input, state, kernels=not looped)
-        with context:
-            if looped:
-                x = x.transpose(0, 1) if self.batch_first else x
-                output, state = self._loop(x, state, weights, None if padding is None else padding.t())
-                return output.transpose(0, 1) if self.batch_first else output, state
-            if padding is None:
-                return self._kernels(x, None, state, weights)
-            packing = find_packing(padding, batch_first=self.batch_first)
-            chosen = tuple(part.index_select(1, packing.sequences) for part in state)
-            data, last = self._kernels(packing.gather(x), packing.batch_sizes, chosen, weights)
-            state = tuple(
-                old.index_copy(1, packing.sequences, new) for old, new in zip(state, last, strict=True)
-            )
-            return packing.scatter(data, input.shape), state
+        if padding is not None:
+            padding = padding.t()  # (T, B)
+        x = input.transpose(0, 1) if self.batch_first else input
+        output, state = self._run(x, state, padding, starts_from_zero=hx is None)
+        return output.transpose(0, 1) if self.batch_first else output, state
 
     def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, State]:
         data, batch_sizes, order, back = packed
         if data.shape[1] != self.input_size:
             raise ValueError(f"input must have {self.input_size} features, got {data.shape[1]}")
-        B = int(batch_sizes[0])
-        state = self._first_state(data, hx, B)
+        state = self._first_state(data, hx, int(batch_sizes[0]))
         if order is not None:
             state = tuple(part.index_select(1, order) for part in state)
-        x, state, weights, context = self._working(data, state, kernels=not self._drops_state())
-        with context:
-            if self._drops_state():
-                padding = torch.arange(B) >= batch_sizes[:, None]  # (T, B)
-                rows = (~padding).flatten().nonzero()[:, 0].to(data.device)
-                packing = Packing(batch_sizes, rows, rows)
-                x = packing.scatter(x, padding.shape)
-                output, state = self._loop(x, state, weights, padding.to(data.device))
-                output = packing.gather(output)
-            else:
+        if data.is_cuda and not self._drops_state():
+            x, state, weights, context = self._working(data, state, kernels=True)
+            with context:
                 output, state = self._kernels(x, batch_sizes, state, weights)
+        else:
+            padding, packing = unpack_positions(batch_sizes, data.device)
+            x = packing.scatter(data, padding.shape)
+            padded, state = self._run(
+                x, state, padding if bool(padding.any()) else None, starts_from_zero=hx is None
+            )
+            output = packing.gather(padded)
         if back is not None:
             state = tuple(part.index_select(1, back) for part in state)
         return PackedSequence(output, batch_sizes, order, back), state
+
+    def _run(
+        self, x: Tensor, state: State, padding: Tensor | None, *, starts_from_zero: bool
+    ) -> tuple[Tensor, State]:
+        """All layers by the fastest way that gives the right numbers: x (T, B, I), padding (T, B)."""
+        looped = self._drops_state() or x.numel() == 0
+        if padding is not None and not looped:
+            packed = x.is_cuda
+            looped = (
+                bool(padding.all())
+                if packed
+                else not self._can_hold(padding, starts_from_zero=starts_from_zero)
+            )
+        x, state, weights, context = self._working(x, state, kernels=not looped)
+        with context:
+            if looped:
+                return self._loop(x, state, weights, padding)
+            if padding is None:
+                return self._kernels(x, None, state, weights)
+            if not x.is_cuda:
+                return self._held(x, state, weights, padding)
+            packing = find_packing(padding)
+            chosen = tuple(part.index_select(1, packing.sequences) for part in state)
+            data, last = self._kernels(packing.gather(x), packing.batch_sizes, chosen, weights)
+            pairs = zip(state, last, strict=True)
+            state = tuple(old.index_copy(1, packing.sequences, new) for old, new in pairs)
+            return packing.scatter(data, padding.shape), state
 
     def _drops_state(self) -> bool:
         return self.training and self.recurrent_dropout > 0.0
@@ -205,6 +235,35 @@ class TorchRecurrence(nn.RNNBase):
                 x = F.dropout(x, self.dropout, self.training)
             lasts.append(last)
         return x, tuple(torch.cat(parts) for parts in zip(*lasts, strict=True))
+
+    def _held(self, x: Tensor, state: State, weights: list[Tensor], padding: Tensor) -> tuple[Tensor, State]:
+        """Torch's kernels on padded input, gates driven to hold the state in the padding (T, B)."""
+        D, gone, lasts = 2 if self.bidirectional else 1, padding[..., None], []
+        many, column = len(weights) // (self.num_layers * D), gone.to(x.dtype)
+        x = x.masked_fill(gone, 0.0)
+        for layer in range(self.num_layers):
+            source = self._norm(x, layer).masked_fill(gone, 0.0) if self.layer_norm == "pre" else x
+            own = weights[layer * D * many : (layer + 1) * D * many]
+            for first in range(0, len(own), many):
+                column_weights = self._hold_column(own[first : first + many])
+                own[first] = torch.cat([own[first], column_weights], 1)
+            old = tuple(part[layer * D : (layer + 1) * D] for part in state)
+            x, last = self._kernel(torch.cat([source, column], 2), None, old, own, 1, 0.0)
+            lasts.append(self._last_valid(x, padding, old, last))
+            if self.layer_norm == "post":
+                x = self._norm(x, layer)
+            x = x.masked_fill(gone, 0.0)
+            if layer + 1 < self.num_layers:
+                x = F.dropout(x, self.dropout, self.training)
+        return x, tuple(torch.cat(parts) for parts in zip(*lasts, strict=True))
+
+    def _last_valid(self, output: Tensor, padding: Tensor, old: State, last: State) -> State:
+        """Last states of a layer: h as the output has it, the rest as the kernel held it."""
+        halves = output.split(old[0].shape[2], 2)
+        h_n = [at_last_valid(half, padding, old[0][d], reverse=d == 1) for d, half in enumerate(halves)]
+        empty = padding.all(0)[:, None]
+        pairs = zip(old[1:], last[1:], strict=True)
+        return torch.stack(h_n), *(torch.where(empty, before, after) for before, after in pairs)
 
     def _loop(
         self, x: Tensor, state: State, weights: list[Tensor], padding: Tensor | None
