@@ -22,6 +22,7 @@ MANY_ARGUMENTS = {
     "src/karui/nn/gru.py": 12,  # those of torch.nn.GRU, then karui's
     "src/karui/nn/lstm.py": 13,  # those of torch.nn.LSTM, then karui's
     "src/karui/nn/stacked.py": 11,  # the words of torch.nn.LSTM, then those of every layer of karui
+    "src/karui/nn/srupp.py": 22,  # and those of its attention
     "src/karui/nn/sru.py": 17,  # those, then its own: each is one choice of the description
     "src/karui/ops/simple_recurrence/cpu.py": 12,  # a registered op takes its tensors one by one
     "src/karui/tasks/text_classifier.py": 13,  # one word for each choice of the model's description

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from karui.nn import GRU, LSTM, SRU
+from karui.nn.convert import from_torch, to_torch
+from karui.nn.srupp import SRUpp
+from karui.nn.stacked import StackedRecurrence
 
 
 class Case(NamedTuple):
@@ -23,22 +26,39 @@ class Case(NamedTuple):
         torch.manual_seed(4)
         return self.layer(self.input_size, self.hidden_size, **(self.options | more))
 
+    @property
+    def own(self) -> bool:
+        """Computed by karui's ops, not by torch's kernels."""
+        return issubclass(self.layer, StackedRecurrence)
+
+    def __str__(self) -> str:
+        return "-".join([self.layer.__name__, *(f"{k}={v}" for k, v in self.options.items())])
+
 
 CASES = [
     Case(SRU, 7, 5),
-    Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
-    Case(
-        SRU, 6, 3, {"bidirectional": True, "activation": "tanh", "highway_bias": -1.0}
-    ),  # skip without projection
-    Case(SRU, 7, 5, {"num_layers": 2, "has_skip_term": False, "rescale": False}),
+    Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True, "rescale": 1.3}),
+    Case(SRU, 6, 3, {"bidirectional": True, "activation": "tanh", "highway_bias": -1.0}),  # skip as it is
+    Case(SRU, 7, 5, {"num_layers": 2, "has_skip_term": False, "activation": "relu", "bias": False}),
+    Case(SRU, 5, 5, {"variant": "v1", "activation": "tanh", "layer_norm": "post"}),
+    Case(SRU, 7, 4, {"num_layers": 2, "bidirectional": True, "input_rank": 3, "layer_norm": "pre"}),
+    Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True, "proj_size": 2, "layer_norm": "post"}),
+    Case(SRUpp, 7, 4, {"num_layers": 2, "attention_size": 4, "num_heads": 2, "memory_len": 9}),
     Case(LSTM, 7, 5, {"num_layers": 2, "bidirectional": True}),
     Case(GRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
 ]
 T, B = 9, 3
 LENGTHS = torch.tensor([9, 4, 1])
+# Padding on the left, on both sides, and between; True = padding.
+ANYWHERE = torch.tensor(
+    [[True] * 3 + [False] * 6, [True] * 2 + [False] * 4 + [True] * 3, [False, True, False] * 3]
+)
 
-every_case = pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case.layer.__name__}-{len(case.options)}"
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+own_case = pytest.mark.parametrize("case", [case for case in CASES if case.own], ids=str)
+torch_case = pytest.mark.parametrize("case", [case for case in CASES if not case.own], ids=str)
+two_directions = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.options.get("bidirectional")], ids=str
 )
 
 
@@ -46,116 +66,149 @@ def inputs(case: Case) -> Tensor:
     return torch.randn(T, B, case.input_size, generator=torch.Generator().manual_seed(8))
 
 
-def states(case: Case) -> Any:
-    """Non-zero first states; h and c differ."""
-    generator = torch.Generator().manual_seed(9)
-    many = case.options.get("num_layers", 1) * (2 if case.options.get("bidirectional") else 1)
-    pair = [torch.randn(many, B, case.hidden_size, generator=generator) for _ in range(2)]
-    return (pair[0], pair[1]) if case.layer is LSTM else pair[0]
-
-
 def flat(state: Any) -> list[Tensor]:
     return list(state) if isinstance(state, tuple) else [state]
 
 
+def states(layer: nn.Module, case: Case) -> Any:
+    """First states: positive numbers, each its own; where a layer keeps a memory, an empty one."""
+    generator = torch.Generator().manual_seed(9)
+    like = layer(inputs(case).to(next(layer.parameters()).dtype))[1]
+    empty = any(part.dtype == torch.bool for part in flat(like))
+    parts = [
+        torch.ones_like(part)
+        if part.dtype == torch.bool
+        else torch.rand(part.shape, generator=generator).to(part) * (not empty or part.dim() == 3)
+        for part in flat(like)
+    ]
+    return tuple(parts) if isinstance(like, tuple) else parts[0]
+
+
+def equal(found: Any, expected: Any, allowed: float = 2e-6) -> None:
+    for a, b in zip(flat(found), flat(expected), strict=True):
+        assert a.shape == b.shape
+        assert a.numel() == 0 or (a.double() - b.double()).abs().max() <= allowed
+
+
+def one_direction(case: Case) -> Case:
+    return case._replace(options={k: v for k, v in case.options.items() if k != "bidirectional"})
+
+
 @every_case
 def test_shapes_are_those_of_torch_lstm(case: Case) -> None:
-    twin = nn.LSTM(
-        case.input_size,
-        case.hidden_size,
-        case.options.get("num_layers", 1),
-        bidirectional=case.options.get("bidirectional", False),
-    )
-    expected, (h_n, _) = twin(inputs(case))
-    output, state = case.build()(inputs(case))
+    layer = case.build()
+    words = ("num_layers", "bidirectional", "proj_size")
+    twin = nn.LSTM(case.input_size, case.hidden_size, **{k: v for k, v in case.options.items() if k in words})
+    twin = twin.double()  # torch warns of a slow projection in float32
+    expected, (_, c_n) = twin(inputs(case).double())
+    output, state = layer(inputs(case))
     assert output.shape == expected.shape
-    assert all(part.shape == h_n.shape for part in flat(state))
+    assert flat(state)[0].shape[:2] == c_n.shape[:2]
 
 
 @every_case
 def test_batch_first_only_swaps_axes(case: Case) -> None:
     plain, swapped = case.build(), case.build(batch_first=True)
-    output, state = plain(inputs(case), states(case))
-    again, state_again = swapped(inputs(case).transpose(0, 1), states(case))
-    assert torch.equal(again.transpose(0, 1), output)
-    assert all(torch.equal(a, b) for a, b in zip(flat(state), flat(state_again), strict=True))
+    output, state = plain(inputs(case), states(plain, case))
+    again, state_again = swapped(inputs(case).transpose(0, 1), states(plain, case))
+    equal(again.transpose(0, 1), output, 0.0)
+    equal(state_again, state, 0.0)
 
 
 @every_case
-def test_two_calls_with_carried_state_equal_one(case: Case) -> None:
-    if case.options.get("bidirectional"):
-        case = case._replace(options={k: v for k, v in case.options.items() if k != "bidirectional"})
-    layer, x = case.build(), inputs(case)
-    whole, last = layer(x, states(case))
-    pieces, state = [], states(case)
+def test_two_calls_and_single_steps_equal_one_call(case: Case) -> None:
+    case = one_direction(case)
+    layer, x = case.build().eval(), inputs(case)
+    first = states(layer, case)
+    whole, last = layer(x, first)
+    head, state = layer(x[:4], first)
+    tail, state = layer(x[4:], state)
+    equal(torch.cat([head, tail]), whole)
+    equal(state, last)
+    state, steps = first, []
     for t in range(T):
-        piece, state = layer(x[t : t + 1], state)
-        pieces.append(piece)
-    assert (torch.cat(pieces) - whole).abs().max() < 1e-6
-    assert all((a - b).abs().max() < 1e-6 for a, b in zip(flat(state), flat(last), strict=True))
+        output, state = layer.step(x[t], state)
+        steps.append(output)
+    equal(torch.stack(steps), whole)
+    equal(state, last)
 
 
+@pytest.mark.parametrize("form", ["lengths", "padding_mask"])
 @every_case
-def test_padding_changes_nothing_and_gets_no_gradient(case: Case) -> None:
+def test_padding_changes_nothing_and_gets_no_gradient(case: Case, form: str) -> None:
     layer, x = case.build(), inputs(case)
-    alone = [layer(x[:n, b : b + 1]) for b, n in enumerate(LENGTHS.tolist())]
-    padding = torch.arange(T)[:, None] >= LENGTHS
-    x[padding] = torch.nan if case.layer is SRU else 1e3  # torch's packing copies valid steps only
+    padding = torch.arange(T) >= LENGTHS[:, None] if form == "lengths" else ANYWHERE  # (B, T)
+    first = states(layer, case)
+    alone = []
+    for b in range(B):
+        own = [part[:, b : b + 1] for part in flat(first)]
+        alone.append(layer(x[~padding[b], b : b + 1], tuple(own) if isinstance(first, tuple) else own[0]))
+    x[padding.t()] = torch.nan
     x.requires_grad_()
-    output, state = layer(x, lengths=LENGTHS)
-    for b, n in enumerate(LENGTHS.tolist()):
-        assert (output[:n, b] - alone[b][0][:, 0]).abs().max() < 1e-6
-        assert all(
-            (s[:, b] - t[:, 0]).abs().max() < 1e-6
-            for s, t in zip(flat(state), flat(alone[b][1]), strict=True)
-        )
-    assert output[padding].count_nonzero() == 0
-    output.sum().backward()
-    assert x.grad is not None
-    assert x.grad[padding].count_nonzero() == 0
-    assert x.grad[~padding].count_nonzero() > 0
+    output, state = layer(x, first, **{form: LENGTHS if form == "lengths" else padding})
+    for b, (expected, last) in enumerate(alone):
+        equal(output[~padding[b], b], expected[:, 0])
+        equal(tuple(part[:, b] for part in flat(state)), tuple(part[:, 0] for part in flat(last)))
+    assert output[padding.t()].count_nonzero() == 0
+    parameters = list(layer.parameters())
+    grad_x, *grads = torch.autograd.grad(output.square().sum(), [x, *parameters])
+    assert grad_x[padding.t()].count_nonzero() == 0
+    assert grad_x[~padding.t()].count_nonzero() > 0
+    assert all(grad.isfinite().all() for grad in grads)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2]], ids=["sorted", "unsorted"])
 @every_case
-def test_packed_input_equals_lengths(case: Case) -> None:
-    layer, x = case.build(), inputs(case)
-    order = torch.tensor([1, 0, 2])  # not sorted by length
-    x, lengths = x[:, order], LENGTHS[order]
-    expected, state = layer(x, lengths=lengths)
-    packed = pack_sequence([x[:n, b] for b, n in enumerate(lengths.tolist())], enforce_sorted=False)
-    output, state_again = layer(packed)
+def test_packed_input_equals_lengths(case: Case, order: list[int]) -> None:
+    layer, x, lengths = case.build(), inputs(case)[:, order], LENGTHS[order]
+    first = states(layer, case)
+    expected, state = layer(x, first, lengths=lengths)
+    pieces = [x[:n, b] for b, n in enumerate(lengths.tolist())]
+    output, state_again = layer(pack_sequence(pieces, enforce_sorted=order == [0, 1, 2]), first)
     padded, found = pad_packed_sequence(output)
     assert torch.equal(found, lengths)
-    assert (padded - expected).abs().max() < 1e-6
-    assert all((a - b).abs().max() < 1e-6 for a, b in zip(flat(state), flat(state_again), strict=True))
+    equal(padded, expected)
+    equal(state_again, state)
 
 
-@every_case
+@two_directions
 def test_reverse_direction_equals_flipping_by_hand(case: Case) -> None:
-    if not case.options.get("bidirectional"):
-        pytest.skip("one direction")
-    one = case.options | {"num_layers": 1}
-    layer = case._replace(options=one).build()
-    x, H = inputs(case), case.hidden_size
-    forward_only = {k: v for k, v in one.items() if k != "bidirectional"}
-    single = case.layer(case.input_size, H, **forward_only)
-    if case.layer is SRU and case.input_size == 2 * H:
-        pytest.skip("the skip of each direction reads another half of the input")
+    if issubclass(case.layer, SRU) and case.input_size == 2 * case.hidden_size:
+        case = case._replace(input_size=7)  # else the skip of each direction reads another half of the input
+    case = case._replace(
+        options={k: v for k, v in case.options.items() if k not in ("num_layers", "layer_norm")}
+    )
+    layer, single, x = case.build(), one_direction(case).build(), inputs(case)
     own = dict(layer.named_parameters())
     with torch.no_grad():
         for name, parameter in single.named_parameters():
-            parameter.copy_(own[f"{name}_reverse"])
-    flipped, _ = single(x.flip(0))
-    assert (layer(x)[0][..., H:] - flipped.flip(0)).abs().max() < 1e-6
+            parameter.copy_(own.get(f"{name}_reverse", own[name]))
+    flipped, last = single(x.flip(0))
+    output, state = layer(x)
+    equal(output[..., flipped.shape[2] :], flipped.flip(0))
+    equal(tuple(part[1:] for part in flat(state)), tuple(flat(last)))
 
 
 @every_case
-def test_grad_no_grad_and_eval_agree(case: Case) -> None:
+def test_grad_no_grad_and_eval_agree_and_runs_repeat(case: Case) -> None:
     layer, x = case.build(), inputs(case)
     output = layer(x)[0].detach()
+    assert torch.equal(layer(x)[0], output)
     with torch.no_grad():
         assert torch.equal(layer(x)[0], output)
-    assert torch.equal(layer.eval()(x)[0].detach(), output)
+    assert torch.equal(layer.eval()(x)[0], output)
+    wide = torch.randn(B, T, 2 * case.input_size)[..., ::2].transpose(0, 1)  # not contiguous
+    before = wide.clone()
+    assert torch.equal(layer(wide)[0], layer(wide.contiguous())[0])
+    assert torch.equal(wide, before)
+
+
+@torch_case
+def test_torch_layers_come_and_go(case: Case) -> None:
+    layer, x = case.build(), inputs(case)
+    theirs = to_torch(layer)
+    equal(theirs(x)[0], layer(x)[0], 0.0)
+    equal(from_torch(theirs)(x)[0], layer(x)[0], 0.0)
 
 
 @every_case
@@ -168,52 +221,128 @@ def test_state_dict_copy_and_repr(case: Case) -> None:
     assert f"{case.input_size}, {case.hidden_size}" in repr(layer)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "case", {case.layer: case for case in CASES if case.own}.values(), ids=str
+)  # one each
+def test_compiles_as_one_graph(case: Case) -> None:
+    layer, x = case.build(), inputs(case)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    output, state = compiled(x, lengths=LENGTHS)
+    expected, last = layer(x, lengths=LENGTHS)
+    equal(output, expected)
+    equal(state, last)
+    parameters = list(layer.parameters())
+    grads = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+    equal(grads, torch.autograd.grad(expected.sum(), parameters, allow_unused=True), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 @every_case
 def test_other_dtypes_keep_their_dtype_and_agree(case: Case, dtype: torch.dtype) -> None:
     layer, x = case.build(), inputs(case)
     expected = layer(x)[0]
-    output = layer.to(dtype)(x.to(dtype))[0]
+    output, state = layer.to(dtype)(x.to(dtype))
     assert output.dtype == dtype
-    assert (output.float() - expected).abs().max() < (1e-5 if dtype == torch.float64 else 0.1)
+    assert all(part.dtype in (dtype, torch.bool) for part in flat(state))
+    assert (output.double() - expected).abs().max() < (1e-5 if dtype == torch.float64 else 0.1)
+    output.sum().backward()
+    assert all(
+        p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == dtype) for p in layer.parameters()
+    )
+
+
+@every_case
+def test_autocast_answers_in_its_dtype_and_keeps_gradients_whole(case: Case) -> None:
+    layer, x = case.build(), inputs(case)
+    expected = layer(x)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = layer(x)
+    assert output.dtype == torch.bfloat16
+    assert (output.float() - expected).abs().max() < 0.1
+    output.sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in layer.parameters())
+
+
+@own_case
+def test_second_derivatives(case: Case) -> None:
+    if case.layer is SRUpp:
+        case = case._replace(options=case.options | {"implementation": "reference"})
+    layer, x = case.build().double(), inputs(case)[:3, :2].double().requires_grad_()
+    padding = torch.tensor([[False, False, True], [True, False, False]])
+    names, values = zip(*layer.named_parameters(), strict=True)
+
+    def run(x: Tensor, *weights: Tensor) -> Tensor:
+        given = dict(zip(names, weights, strict=True))
+        output, state = torch.func.functional_call(layer, given, (x,), {"padding_mask": padding})
+        return torch.cat([output.flatten(), flat(state)[0].flatten()])
+
+    assert torch.autograd.gradcheck(run, (x, *values), fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (x, *values), fast_mode=True)
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(0, 3), (9, 0), (0, 0)])
+@every_case
+def test_no_steps_and_no_sequences(case: Case, steps: int, batch: int) -> None:
+    layer = case.build()
+    first = states(layer, case)
+    first = tuple(p[:, :batch] for p in first) if isinstance(first, tuple) else first[:, :batch]
+    output, state = layer(inputs(case)[:steps, :batch], first)
+    assert output.shape[:2] == (steps, batch)
+    assert [part.shape for part in flat(state)] == [part.shape for part in flat(first)]
+    if not steps:
+        equal(state, first, 0.0)
+    (output.sum() + flat(state)[0].sum()).backward()
+
+
+@every_case
+def test_an_empty_sequence_keeps_its_state(case: Case) -> None:
+    layer, x = case.build(), inputs(case)
+    first = states(layer, case)
+    output, state = layer(x, first, lengths=torch.tensor([9, 0, 5]))
+    assert output[:, 1].count_nonzero() == 0
+    equal(tuple(part[:, 1] for part in flat(state)), tuple(part[:, 1] for part in flat(first)), 0.0)
+
+
+@pytest.mark.parametrize("word", ["dropout", "recurrent_dropout"])
+@every_case
+def test_dropout_acts_in_training_alone(case: Case, word: str) -> None:
+    case = case._replace(options=case.options | {"num_layers": 2})
+    plain, dropping, x = case.build(), case.build(**{word: 0.5}), inputs(case)
+    dropping.load_state_dict(plain.state_dict())
+    torch.manual_seed(1)
+    output = dropping(x)[0]
+    assert not torch.equal(dropping(x)[0], output)
+    torch.manual_seed(1)
+    assert torch.equal(dropping(x)[0], output)
+    assert torch.equal(dropping.eval()(x)[0], plain(x)[0])
+    with torch.no_grad():
+        assert not torch.equal(dropping.train()(x)[0], plain(x)[0])  # grad mode is no switch
 
 
 @every_case
 def test_wrong_sizes_are_refused(case: Case) -> None:
     layer, x = case.build(), inputs(case)
-    with pytest.raises(ValueError, match=r"lengths must lie in \[[01], 9\], got 4 to 10"):
+    with pytest.raises(ValueError, match=r"lengths must lie in \[0, 9\], got 4 to 10"):
         layer(x, lengths=torch.tensor([9, 4, 10]))
     with pytest.raises(ValueError, match=r"lengths must have shape \(3,\)"):
         layer(x, lengths=torch.tensor([9, 4]))
+    with pytest.raises(ValueError, match=r"padding_mask .*\(3, 9\)"):
+        layer(x, padding_mask=torch.zeros(9, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="give lengths or padding_mask, not both"):
+        layer(x, lengths=LENGTHS, padding_mask=ANYWHERE)
+    with pytest.raises(ValueError, match="input must have 7 features|must have . features"):
+        layer(x[..., 1:])
+    with pytest.raises(ValueError, match="must have shape"):
+        layer(x, tuple(p[:, 1:] for p in s) if isinstance(s := states(layer, case), tuple) else s[:, 1:])
+    with pytest.raises(ValueError, match="dropout must be in \\[0, 1\\)"):
+        case.build(recurrent_dropout=1.5)
+    with pytest.raises(ValueError, match="layer_norm must be None, 'pre' or 'post'"):
+        case.build(layer_norm="both")
 
 
-def test_sru_refuses_bad_arguments_by_name() -> None:
-    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.5"):
-        SRU(3, 4, dropout=1.5)
-    with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
-        SRU(3, 0)
-    with pytest.raises(ValueError, match="activation must be"):
-        SRU(3, 4, activation="gelu")
-    with pytest.raises(ValueError, match="input must have 3 features"):
-        SRU(3, 4)(torch.zeros(2, 2, 5))
-    with pytest.raises(ValueError, match=r"hx must have shape \(1, 2, 4\)"):
-        SRU(3, 4)(torch.zeros(2, 2, 3), torch.zeros(1, 1, 4))
-
-
-def test_dropout_masks_are_shared_by_all_steps_and_off_in_eval() -> None:
-    layer = SRU(4, 64, 2, dropout=0.5, recurrent_dropout=0.5)
-    x = torch.ones(5, 2, 4)
-    assert not torch.equal(layer(x)[0], layer(x)[0])
-    assert torch.equal(layer.eval()(x)[0], layer(x)[0])
-
-
-def test_initial_spread_is_the_published_one() -> None:
-    torch.manual_seed(0)
-    layer = SRU(400, 300, highway_bias=-2.0)
-    weight = layer.weight_ih_l0.detach()
-    assert abs(weight[:300].var() * 400 - 1.0) < 0.02
-    assert abs(weight[300:900].var() * 400 - 0.5) < 0.02
-    assert abs(weight[900:].var() * 400 - layer.skip_scale**2) < 0.05
-    assert layer.bias_l0[300:].eq(-2.0).all()
-    assert layer.bias_l0[:300].eq(0.0).all()
-    assert abs(layer.weight_c_l0.detach().abs().max() - 1.5**0.5) < 0.01
+@own_case
+def test_a_named_implementation_runs_or_raises(case: Case) -> None:
+    x = inputs(case)
+    equal(case.build(implementation="reference")(x)[0], case.build()(x)[0])
+    with pytest.raises(ValueError, match="implementation must be None or one of"):
+        case.build(implementation="cuda")(x)

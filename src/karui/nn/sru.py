@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from karui.nn.stacked import StackedRecurrence
-from karui.ops.simple_recurrence import simple_recurrence
-
-ACTIVATIONS = ("identity", "tanh", "relu")
-VARIANTS = ("v1", "v2")
+from karui.nn.sru_base import SimpleRecurrence
 
 
-class SRU(StackedRecurrence):
+class SRU(SimpleRecurrence):
     """Stacked Simple Recurrent Unit with `torch.nn.LSTM`'s call; the state is c alone.
 
     forward(input, hx=None, *, lengths=None, padding_mask=None) -> (output, c_n)
@@ -69,14 +65,14 @@ class SRU(StackedRecurrence):
             proj_size=proj_size,
             implementation=implementation,
         )
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be 'v1' or 'v2', got {variant!r}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be 'identity', 'tanh' or 'relu', got {activation!r}")
-        if highway_bias and not bias:
-            raise ValueError(f"highway_bias must be 0 with bias=False, got {highway_bias}")
-        self.variant, self.activation, self.highway_bias = variant, activation, highway_bias
-        self.rescale, self.has_skip_term, self.input_rank = rescale, has_skip_term, input_rank
+        self._set_recurrence(
+            variant=variant,
+            activation=activation,
+            highway_bias=highway_bias,
+            rescale=rescale,
+            has_skip_term=has_skip_term,
+        )
+        self.input_rank = input_rank
         if input_rank is not None and not (
             input_rank >= 1 and any(self.layer_rank(k) for k in range(num_layers))
         ):
@@ -92,29 +88,11 @@ class SRU(StackedRecurrence):
         limit = min(self.layer_input_size(layer), self.num_directions * self.hidden_size)
         return self.input_rank if self.input_rank is not None and self.input_rank < limit else None
 
-    def gate_blocks(self, layer: int) -> int:
-        """3, or 4 where the skip needs a projection because the widths differ."""
-        same = self.layer_input_size(layer) == self.num_directions * self.hidden_size
-        return 4 if self.has_skip_term and not same else 3
-
-    @property
-    def skip_scale(self) -> float:
-        """Alpha of the skip term; for a projected skip it is in the initial weights instead."""
-        if isinstance(self.rescale, bool):
-            return math.sqrt(1.0 + 2.0 * math.exp(self.highway_bias)) if self.rescale else 1.0
-        return float(self.rescale)
-
     def _build_layer(self, layer: int) -> None:
         size, rank = self.layer_input_size(layer), self.layer_rank(layer)
         if rank is not None:
             self.add_parameter(f"weight_rank_l{layer}", rank, size)
-        for suffix in self.suffixes:
-            blocks = self.gate_blocks(layer) * self.hidden_size
-            self.add_parameter(f"weight_ih_l{layer}{suffix}", blocks, rank or size)
-            if self.variant == "v2":
-                self.add_parameter(f"weight_c_l{layer}{suffix}", 2 * self.hidden_size)
-            if self.bias:
-                self.add_parameter(f"bias_l{layer}{suffix}", 2 * self.hidden_size)
+        self._build_gates(layer, rank or size)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -137,39 +115,9 @@ class SRU(StackedRecurrence):
                 parameter.zero_()
                 parameter[H:] = self.highway_bias
 
-    def _drop_between(self, output: Tensor, layer: int) -> Tensor:  # noqa: ARG002  the mask acts inside the layer
-        return output
-
-    def _dropout_mask(self, u: Tensor, layer: int) -> Tensor | None:
-        if not (self.training and self.dropout) or layer + 1 == self.num_layers:
-            return None
-        _, B, D, _, H = u.shape
-        return F.dropout(u.new_ones(B, D * H), self.dropout)
-
-    def _input_product(self, x: Tensor, layer: int) -> Tensor:
-        """One product for all time steps: x (T, B, I) to u (T, B, D, G, H)."""
-        if self.layer_rank(layer) is not None:
-            x = F.linear(x, getattr(self, f"weight_rank_l{layer}"))
-        u = F.linear(x, self.parameter("weight_ih", layer))
-        return u.view(*x.shape[:2], self.num_directions, self.gate_blocks(layer), self.hidden_size)
-
     def _run_layer(
         self, x: Tensor, layer: int, state: Tensor, padding_mask: Tensor | None, *, skip: Tensor
     ) -> tuple[Tensor, Tensor]:
-        u = self._input_product(x, layer)
-        gates = (self.num_directions, 2, self.hidden_size)
-        weight_c = self.parameter("weight_c", layer).view(gates) if self.variant == "v2" else u.new_zeros(gates)
-        bias = self.parameter("bias", layer).view(gates) if self.bias else u.new_zeros(gates)
-        reads_skip = self.has_skip_term and self.gate_blocks(layer) == 3
-        return simple_recurrence(
-            u,
-            skip.to(u.dtype) if reads_skip else None,
-            weight_c.to(u.dtype),  # the casts do nothing outside autocast
-            bias.to(u.dtype),
-            c_0=state.to(u.dtype),
-            lengths=None if padding_mask is None else (~padding_mask).sum(0),
-            dropout_mask=self._dropout_mask(u, layer),
-            activation=self.activation,
-            scale=self.skip_scale,
-            implementation=self.implementation,
-        )
+        if self.layer_rank(layer) is not None:
+            x = F.linear(x, getattr(self, f"weight_rank_l{layer}"))
+        return self._recur(self._to_gates(x, layer), layer, state, padding_mask, skip=skip)
