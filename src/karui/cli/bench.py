@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from karui.cli.bench_recurrent import recurrent
 from karui.cli.predict import lines, open_input
 from karui.errors import UserError
 
@@ -22,6 +23,9 @@ Answer = Callable[[list[str]], Any]
 @app.callback()
 def _bench() -> None:
     """Measure speed as ratios against named peers, every side in the same run."""
+
+
+app.command("recurrent")(recurrent)
 
 
 @app.command("runtime")

@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from karui.report.schema import CompactFile, MetricsLine
 from karui.report.units import format_bytes
@@ -40,22 +40,23 @@ _STYLE: Any = {
 
 
 Arguments = ParamSpec("Arguments")
+Picture = TypeVar("Picture", str, "str | None")
 
 
-def _styled(draw: Callable[Arguments, str | None]) -> Callable[Arguments, str | None]:
+def styled(draw: Callable[Arguments, Picture]) -> Callable[Arguments, Picture]:
     """Draw with the look of this file, and leave matplotlib's own settings as they were."""
 
     @functools.wraps(draw)
-    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str | None:
+    def in_style(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Picture:
         import matplotlib as mpl
 
         with mpl.rc_context(_STYLE):
             return draw(*args, **kwargs)
 
-    return styled
+    return in_style
 
 
-@_styled
+@styled
 def learning_curves(lines: Sequence[MetricsLine]) -> str | None:
     """Return loss, KL, accuracy, density and kept words against the epoch; None where nothing was logged."""
     train = [line for line in lines if line.get("split") == "train"]
@@ -92,10 +93,10 @@ def learning_curves(lines: Sequence[MetricsLine]) -> str | None:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         if len([1 for _, _, points in curves if points]) > 1:
             axis.legend(loc="best", fontsize=8)
-    return _svg(figure, "Learning curves: " + ", ".join(panel[0] for panel in shown))
+    return as_svg(figure, "Learning curves: " + ", ".join(panel[0] for panel in shown))
 
 
-@_styled
+@styled
 def accuracy_against_bytes(
     files: Sequence[CompactFile],
     dense: Mapping[str, Any] | None,
@@ -150,10 +151,10 @@ def accuracy_against_bytes(
     axis.set_xlabel("bytes of the whole file, vocabulary included")
     axis.set_title(key.replace("_", " "))
     axis.legend(loc="lower right")
-    return _svg(figure, f"{key.replace('_', ' ')} against bytes of the whole file")
+    return as_svg(figure, f"{key.replace('_', ' ')} against bytes of the whole file")
 
 
-@_styled
+@styled
 def bytes_by_part(files: Sequence[CompactFile]) -> str | None:
     """Return one stacked bar a file: where its bytes are."""
     if not files:
@@ -188,7 +189,7 @@ def bytes_by_part(files: Sequence[CompactFile]) -> str | None:
         handlelength=1,
         borderaxespad=0,
     )
-    return _svg(figure, "Bytes of each file by part")
+    return as_svg(figure, "Bytes of each file by part")
 
 
 def _steps_per_epoch(lines: Sequence[MetricsLine]) -> float:
@@ -249,7 +250,8 @@ def _figure(panels: int, *, height: float, width_each: float) -> tuple[Any, list
     return figure, list(grid[:panels])
 
 
-def _svg(figure: Any, label: str) -> str:
+def as_svg(figure: Any, label: str) -> str:
+    """Text of the picture, the same bytes for the same figures; label: what a screen reader says."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
