@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/linear_recurrence.hpp"
 #include "kernels/simple_recurrence.hpp"
 #include "kernels/variational_kl.hpp"
 
@@ -25,9 +26,11 @@ const Table& choose(const Table& generic, [[maybe_unused]] const Table& avx2, [[
 
 #ifdef KARUI_X86
 const ScanTable& scan() { return choose(generic::scan_table, avx2::scan_table, avx512::scan_table); }
+const LinearTable& linear() { return choose(generic::linear_table, avx2::linear_table, avx512::linear_table); }
 const KlTable& kl() { return choose(generic::kl_table, avx2::kl_table, avx512::kl_table); }
 #else
 const ScanTable& scan() { return generic::scan_table; }
+const LinearTable& linear() { return generic::linear_table; }
 const KlTable& kl() { return generic::kl_table; }
 #endif
 
@@ -83,6 +86,51 @@ void scan_backward(const PyScanSizes& s, bool f64, nb::tuple forward, nb::tuple 
     }
 }
 
+struct PyLinearSizes {
+    LinearSizes sizes;
+    PyLinearSizes(int64_t T, int64_t B, int64_t D, int64_t H, int threads) : sizes{T, B, D, H, threads} {
+        if (T < 0 || B < 0 || D < 1 || D > 2 || H < 1 || threads < 1)
+            throw std::invalid_argument("sizes must be T, B >= 0, D in {1, 2}, H >= 1, threads >= 1");
+    }
+};
+
+template <typename R>
+LinearForward<R> linear_forward_arrays(nb::tuple p) {
+    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
+    return {at<const R>(a(0)), at<const R>(a(1)), at<const R>(a(2)), at<const uint8_t>(a(3)), at<R>(a(4)), at<R>(a(5))};
+}
+
+template <typename R>
+LinearBackward<R> linear_backward_arrays(nb::tuple p) {
+    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
+    return {at<const R>(a(0)), at<const R>(a(1)), at<const uint8_t>(a(2)), at<const R>(a(3)), at<const R>(a(4)),
+            at<const R>(a(5)), at<R>(a(6)), at<R>(a(7)), at<R>(a(8))};
+}
+
+void linear_forward(const PyLinearSizes& s, bool f64, nb::tuple p) {
+    if (f64) {
+        auto arrays = linear_forward_arrays<double>(p);
+        nb::gil_scoped_release free;
+        linear().forward_f64(s.sizes, arrays);
+    } else {
+        auto arrays = linear_forward_arrays<float>(p);
+        nb::gil_scoped_release free;
+        linear().forward_f32(s.sizes, arrays);
+    }
+}
+
+void linear_backward(const PyLinearSizes& s, bool f64, nb::tuple p) {
+    if (f64) {
+        auto arrays = linear_backward_arrays<double>(p);
+        nb::gil_scoped_release free;
+        linear().backward_f64(s.sizes, arrays);
+    } else {
+        auto arrays = linear_backward_arrays<float>(p);
+        nb::gil_scoped_release free;
+        linear().backward_f32(s.sizes, arrays);
+    }
+}
+
 double variational_kl(int64_t n, int threads, bool f64, Address weight, Address log_sigma2, Address grad_w, Address grad_s) {
     nb::gil_scoped_release free;
     if (f64) return kl().f64(n, threads, at<const double>(weight), at<const double>(log_sigma2), at<double>(grad_w), at<double>(grad_s));
@@ -96,6 +144,9 @@ void bind_kernels(nb::module_& m) {
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int, double, int>());
     m.def("scan_forward", &scan_forward, "sizes, float64, addresses of ScanForward");
     m.def("scan_backward", &scan_backward, "sizes, float64, addresses of ScanForward, addresses of ScanBackward");
+    nb::class_<PyLinearSizes>(m, "LinearSizes").def(nb::init<int64_t, int64_t, int64_t, int64_t, int>());
+    m.def("linear_forward", &linear_forward, "sizes, float64, addresses of LinearForward");
+    m.def("linear_backward", &linear_backward, "sizes, float64, addresses of LinearBackward");
     m.def("variational_kl", &variational_kl, "n, threads, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");
     m.def("isa", [] { return best_isa() == Isa::avx512 ? "avx512" : best_isa() == Isa::avx2 ? "avx2" : "generic"; });
 }

@@ -1,7 +1,7 @@
 """Which implementation of an operation runs: the caller's word, or the fastest that the tensor allows."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HALVES = (torch.bfloat16, torch.float16)
 COMPILED_DTYPES = (torch.float32, torch.float64, *HALVES)  # 16 bits by float32 arithmetic inside
@@ -30,3 +30,8 @@ def choose_implementation(tensor: Tensor, implementation: str | None, known: tup
 
         return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
     return "reference"
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Tell whether a compiler or an exporter is looking, who must see an operator and gives tensors without memory."""
+    return torch.compiler.is_compiling() or type(tensor) not in (Tensor, nn.Parameter)

@@ -1,9 +1,12 @@
 """The compiled scan, registered as the custom operators `karui::simple_recurrence` and its backward."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from karui import _native
+from karui.ops.choice import is_traced
 from karui.ops.double_backward import differentiable_gradients
 from karui.ops.simple_recurrence import reference
 
@@ -19,8 +22,7 @@ def _sizes(u: Tensor, activation: str, scale: float) -> object:
     return _native.ScanSizes(*u.shape, ACTIVATIONS.index(activation), scale, torch.get_num_threads())
 
 
-@torch.library.custom_op("karui::simple_recurrence", mutates_args=(), device_types="cpu")
-def forward_op(
+def run_forward(
     u: Tensor,
     x: Tensor | None,
     weight_c: Tensor | None,
@@ -46,6 +48,12 @@ def forward_op(
     return h, c, c_n
 
 
+# Autograd knows the plain functions through _Scan, a compiler knows them as operators: those cost more a call.
+forward_op = torch.library.custom_op(
+    "karui::simple_recurrence", run_forward, mutates_args=(), device_types="cpu"
+)
+
+
 @forward_op.register_fake
 def _(u, x, weight_c, bias, c_0, padding_mask, dropout_mask, activation, scale, save):  # noqa: ANN001, ANN202, ARG001
     T, B, D, _, H = u.shape
@@ -59,8 +67,7 @@ def _empty_gradients(
     return tuple(u.new_empty(0) if t is None else torch.empty_like(t) for t in (u, x, weight_c, bias, c_0))
 
 
-@torch.library.custom_op("karui::simple_recurrence_backward", mutates_args=(), device_types="cpu")
-def backward_op(
+def run_backward(
     grad_h: Tensor,
     grad_c_n: Tensor,
     u: Tensor,
@@ -87,6 +94,11 @@ def backward_op(
         tuple(_address(t) for t in arrays),
     )
     return gradients
+
+
+backward_op = torch.library.custom_op(
+    "karui::simple_recurrence_backward", run_backward, mutates_args=(), device_types="cpu"
+)
 
 
 @backward_op.register_fake
@@ -120,12 +132,27 @@ def _backward(ctx, grad_h, _grad_c, grad_c_n):  # noqa: ANN001, ANN202
 
         grads = differentiable_gradients(again, (u, x, weight_c, bias, c_0), (grad_h, grad_c_n))
         return *grads, None, None, None, None, None
-    grads = backward_op(grad_h.contiguous(), grad_c_n.contiguous(), *tensors, c, ctx.activation, ctx.scale)
+    run: Any = backward_op if is_traced(u) else run_backward
+    grads = run(grad_h.contiguous(), grad_c_n.contiguous(), *tensors, c, ctx.activation, ctx.scale)
     present = [None if t is None else grad for t, grad in zip(tensors[:5], grads, strict=True)]
     return *present, None, None, None, None, None
 
 
 forward_op.register_autograd(_backward, setup_context=_setup)
+
+
+class _Scan(torch.autograd.Function):
+    """The same pair for eager calls."""
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return _backward(ctx, *grad_outputs)
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = run_forward(*inputs)
+        _setup(ctx, inputs, output)
+        return output
 
 
 def simple_recurrence(
@@ -144,10 +171,11 @@ def simple_recurrence(
     """Shapes as in `karui.ops.simple_recurrence`; 16-bit inputs are computed in float32 and come back as they were."""
     weight_c = None if variant == "v1" else weight_c  # which is how the operator knows
     dtype = u.dtype if u.dtype == torch.float64 else torch.float32
-    dense = [
+    dense: list[Any] = [
         None if t is None else t.to(dtype).contiguous() for t in (u, x, weight_c, bias, c_0, dropout_mask)
     ]
     pads = None if padding_mask is None else padding_mask.contiguous()
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense[:5])
-    h, _, c_n = forward_op(*dense[:5], pads, dense[5], activation, scale, save)
+    run: Any = forward_op if is_traced(u) else _Scan.apply if save else run_forward
+    h, _, c_n = run(*dense[:5], pads, dense[5], activation, scale, save)
     return h.to(u.dtype), c_n.to(c_0.dtype)
