@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from karui.nn import GRU, LSTM, SRU
+from karui.nn import GRU, LSTM, SRU, StatisticalRecurrentUnit
 from karui.nn.convert import from_torch, to_torch
 from karui.nn.srupp import SRUpp
 from karui.nn.stacked import StackedRecurrence
@@ -35,6 +35,7 @@ class Case(NamedTuple):
         return "-".join([self.layer.__name__, *(f"{k}={v}" for k, v in self.options.items())])
 
 
+STATISTICS = {"num_stats": 6, "recur_size": 3, "activation": "tanh"}  # relu starts at its kink, without derivative
 CASES = [
     Case(SRU, 7, 5),
     Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True, "rescale": 1.3}),
@@ -44,6 +45,8 @@ CASES = [
     Case(SRU, 7, 4, {"num_layers": 2, "bidirectional": True, "input_rank": 3, "layer_norm": "pre"}),
     Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True, "proj_size": 2, "layer_norm": "post"}),
     Case(SRUpp, 7, 4, {"num_layers": 2, "attention_size": 4, "num_heads": 2, "memory_len": 9}),
+    Case(StatisticalRecurrentUnit, 7, 5, STATISTICS | {"num_layers": 2, "bidirectional": True}),
+    Case(StatisticalRecurrentUnit, 7, 5, STATISTICS | {"recur_size": 0, "learn_alphas": True}),
     Case(LSTM, 7, 5, {"num_layers": 2, "bidirectional": True}),
     Case(GRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
 ]
@@ -81,13 +84,19 @@ def states(layer: nn.Module, case: Case) -> Any:
         else torch.rand(part.shape, generator=generator).to(part) * (not empty or part.dim() == 3)
         for part in flat(like)
     ]
+    return first_of(parts, like)
+
+
+def first_of(parts: list[Tensor], like: Any) -> Any:
+    """States in the form that the layer takes."""
     return tuple(parts) if isinstance(like, tuple) else parts[0]
 
 
 def equal(found: Any, expected: Any, allowed: float = 2e-6) -> None:
     for a, b in zip(flat(found), flat(expected), strict=True):
         assert a.shape == b.shape
-        assert a.numel() == 0 or (a.double() - b.double()).abs().max() <= allowed
+        scale = max(1.0, b.abs().max().item()) if b.numel() else 1.0
+        assert a.numel() == 0 or (a.double() - b.double()).abs().max() <= allowed * scale
 
 
 def one_direction(case: Case) -> Case:
@@ -116,6 +125,16 @@ def test_batch_first_only_swaps_axes(case: Case) -> None:
 
 
 @every_case
+def test_one_sequence_needs_no_batch_axis(case: Case) -> None:
+    layer, x = case.build(), inputs(case)[:, :1]
+    first = states(layer, case)
+    output, state = layer(x, first_of([part[:, :1] for part in flat(first)], first))
+    alone, last = layer(x[:, 0], first_of([part[:, 0] for part in flat(first)], first))
+    equal(alone, output[:, 0])
+    equal(last, tuple(part[:, 0] for part in flat(state)))
+
+
+@every_case
 def test_two_calls_and_single_steps_equal_one_call(case: Case) -> None:
     case = one_direction(case)
     layer, x = case.build().eval(), inputs(case)
@@ -141,8 +160,8 @@ def test_padding_changes_nothing_and_gets_no_gradient(case: Case, form: str) -> 
     first = states(layer, case)
     alone = []
     for b in range(B):
-        own = [part[:, b : b + 1] for part in flat(first)]
-        alone.append(layer(x[~padding[b], b : b + 1], tuple(own) if isinstance(first, tuple) else own[0]))
+        own = first_of([part[:, b : b + 1] for part in flat(first)], first)
+        alone.append(layer(x[~padding[b], b : b + 1], own))
     x[padding.t()] = torch.nan
     x.requires_grad_()
     output, state = layer(x, first, **{form: LENGTHS if form == "lengths" else padding})
@@ -285,7 +304,7 @@ def test_second_derivatives(case: Case) -> None:
 def test_no_steps_and_no_sequences(case: Case, steps: int, batch: int) -> None:
     layer = case.build()
     first = states(layer, case)
-    first = tuple(p[:, :batch] for p in first) if isinstance(first, tuple) else first[:, :batch]
+    first = first_of([part[:, :batch] for part in flat(first)], first)
     output, state = layer(inputs(case)[:steps, :batch], first)
     assert output.shape[:2] == (steps, batch)
     assert [part.shape for part in flat(state)] == [part.shape for part in flat(first)]
@@ -322,6 +341,7 @@ def test_dropout_acts_in_training_alone(case: Case, word: str) -> None:
 @every_case
 def test_wrong_sizes_are_refused(case: Case) -> None:
     layer, x = case.build(), inputs(case)
+    first = states(layer, case)
     with pytest.raises(ValueError, match=r"lengths must lie in \[0, 9\], got 4 to 10"):
         layer(x, lengths=torch.tensor([9, 4, 10]))
     with pytest.raises(ValueError, match=r"lengths must have shape \(3,\)"):
@@ -333,7 +353,11 @@ def test_wrong_sizes_are_refused(case: Case) -> None:
     with pytest.raises(ValueError, match="input must have 7 features|must have . features"):
         layer(x[..., 1:])
     with pytest.raises(ValueError, match="must have shape"):
-        layer(x, tuple(p[:, 1:] for p in s) if isinstance(s := states(layer, case), tuple) else s[:, 1:])
+        layer(x, first_of([part[:, 1:] for part in flat(first)], first))
+    with pytest.raises(
+        ValueError, match="input must have the dtype of the weights, torch.float32, got torch.float64"
+    ):
+        layer(x.double())
     with pytest.raises(ValueError, match="dropout must be in \\[0, 1\\)"):
         case.build(recurrent_dropout=1.5)
     with pytest.raises(ValueError, match="layer_norm must be None, 'pre' or 'post'"):

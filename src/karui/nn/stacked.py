@@ -22,7 +22,8 @@ class StackedRecurrence(nn.Module):
     """Base of SRU, QRNN, MinGRU and StatisticalRecurrentUnit; it owns stacking, padding, dropout, norm and projection.
 
     forward(input, hx=None, *, lengths=None, padding_mask=None) -> (output, state)
-      input (T, B, I), or (B, T, I) with batch_first, or a PackedSequence. lengths (B,) marks right padding,
+      input (T, B, I), or (B, T, I) with batch_first, or a PackedSequence, or one sequence (T, I) and then states
+      without the batch axis too. lengths (B,) marks right padding,
       padding_mask (B, T) boolean marks padding anywhere (True = padding): give at most one of them.
       output (T, B, D*P) in the form of input, zero in the padding. hx and state: (L*D, B, S), unless a layer says
       otherwise; None starts from zeros.
@@ -177,6 +178,8 @@ class StackedRecurrence(nn.Module):
         padding_mask: Tensor | None = None,
     ) -> tuple[Any, Any]:
         """Run all layers; see the class for shapes."""
+        if isinstance(input, Tensor) and input.dim() == 2 and lengths is None and padding_mask is None:
+            return self._forward_one(input, hx)
         padded = to_padded(
             input,
             lengths=lengths,
@@ -184,6 +187,7 @@ class StackedRecurrence(nn.Module):
             batch_first=self.batch_first,
             input_size=self.input_size,
         )
+        self._check_dtype(padded.input)
         output, state = self._run(padded.input, hx, padded.padding_mask)
         return from_padded(output, padded, batch_first=self.batch_first), state
 
@@ -193,8 +197,25 @@ class StackedRecurrence(nn.Module):
             raise ValueError("step needs bidirectional=False: the reverse direction starts at the end")
         if input.dim() != 2 or input.shape[1] != self.input_size:
             raise ValueError(f"input must have shape (B, {self.input_size}), got {tuple(input.shape)}")
+        self._check_dtype(input)
         output, state = self._run(input[None], hx, None)
         return output[0], state
+
+    def _forward_one(self, input: Tensor, hx: Any) -> tuple[Tensor, Any]:  # noqa: A002
+        """One sequence (T, I) without a batch axis; the states have none either."""
+        axis = 0 if self.batch_first else 1
+        if isinstance(hx, tuple | list):
+            hx = tuple(part.unsqueeze(1) for part in hx)
+        elif hx is not None:
+            hx = hx.unsqueeze(1)
+        output, state = self.forward(input.unsqueeze(axis), hx)
+        state = tuple(p.squeeze(1) for p in state) if isinstance(state, tuple) else state.squeeze(1)
+        return output.squeeze(axis), state
+
+    def _check_dtype(self, x: Tensor) -> None:
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"input must have the dtype of the weights, {dtype}, got {x.dtype}")
 
     def _run(self, x: Tensor, hx: Any, padding_mask: Tensor | None) -> tuple[Tensor, Any]:
         states = self._split_state(hx, x)
