@@ -222,7 +222,9 @@ def statistical_recurrence(
     """Shapes as in `karui.ops.statistical_recurrence`; a CPU tensor, 16-bit ones by way of float32."""
     dtype = projected.dtype
     tensors = [projected, weight_r, bias_r, weight_phi, alphas, mu_0]
-    if dtype not in (torch.float32, torch.float64):
+    if dtype == torch.float64:
+        tensors[4] = alphas.double()
+    elif dtype != torch.float32:
         tensors = [None if t is None else t.float() for t in tensors]  # long averages vanish in 16 bits
     dense = [None if t is None else t.contiguous() for t in (*tensors, padding_mask)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

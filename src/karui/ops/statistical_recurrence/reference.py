@@ -27,7 +27,7 @@ def statistical_recurrence(
     """Shapes as in `karui.ops.statistical_recurrence`; with last_only, mu (1, B, A*P) is the last state."""
     T, B, P = projected.shape
     f, mu, steps = ACTIVATIONS[activation], mu_0, []
-    alpha = alphas[:, None]  # (A, 1) against (B, A, P)
+    alpha = alphas.to(projected.dtype)[:, None]  # (A, 1) against (B, A, P)
     if padding_mask is not None:  # NaN in the padding would otherwise reach the gradients as 0 * NaN
         projected = projected.masked_fill(padding_mask[..., None], 0.0)
     for t in range(T):
