@@ -75,7 +75,7 @@ void add_layer(Engine& engine, nb::handle description) {
     EngineLayer out;
     const int kind = nb::cast<int>(layer[0]), activation = nb::cast<int>(layer[1]), window = nb::cast<int>(layer[2]);
     if (kind < 0 || kind > 6 || kind == 3) throw nb::value_error("kind must be 0, 1, 2, 4, 5 or 6");
-    if (activation < 0 || activation > 2) throw nb::value_error("activation must be 0, 1 or 2");
+    if (activation < 0 || activation > 3) throw nb::value_error("activation must be in 0 .. 3");
     out.form = {Kind(kind), Activation(activation), window, nb::cast<bool>(layer[3])};
     if (window != 1 && (window != 2 || out.form.kind != Kind::qrnn)) throw nb::value_error("window must be 1, or 2 of a QRNN");
     const nb::list directions = nb::cast<nb::list>(layer[4]);

@@ -5,7 +5,7 @@
 namespace karui {
 
 enum class Kind : int { sru = 0, lstm = 1, gru = 2, statistical = 4, qrnn = 5, mingru = 6 };
-enum class Activation : int { identity = 0, tanh = 1, relu = 2 };
+enum class Activation : int { identity = 0, tanh = 1, relu = 2, elu = 3 };
 
 // What decides the code of a step.
 struct Form {

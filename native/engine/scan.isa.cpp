@@ -48,6 +48,7 @@ template <Activation kind>
 inline float activate(float x) {
     if constexpr (kind == Activation::tanh) return tanh_(x);
     if constexpr (kind == Activation::relu) return x < 0.0f ? 0.0f : x;  // NaN stays NaN
+    if constexpr (kind == Activation::elu) return x < 0.0f ? exp_(x) - 1.0f : x;
     return x;
 }
 
@@ -225,6 +226,7 @@ template <template <Activation> class Step, bool narrow>
 Walker with_activation(Activation activation) {
     if (activation == Activation::tanh) return walk<Step<Activation::tanh>, narrow>;
     if (activation == Activation::relu) return walk<Step<Activation::relu>, narrow>;
+    if (activation == Activation::elu) return walk<Step<Activation::elu>, narrow>;
     return walk<Step<Activation::identity>, narrow>;
 }
 

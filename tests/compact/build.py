@@ -8,6 +8,11 @@ from karui.tasks.text_classifier import TextClassifier
 
 GATES = {"sru": (4, 2), "lstm": (4, 4), "gru": (3, 4), "qrnn": (3, 3), "mingru": (2, 2)}
 ALPHAS = (0.0, 0.5, 0.9)
+OPTIONS = {
+    "statistical-ru": {"num_stats": 4, "recur_size": 3, "alphas": ALPHAS},
+    "qrnn": {"window": 2},
+    "mingru": {"bias": True},
+}
 
 
 def zeros(kind, inputs, units, *, stats=3, recur=2, window=1):
@@ -101,6 +106,7 @@ def texts(words, *, seed=0, count=8):
 def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):
     """A TextClassifier whose weights are kept with probability `density`, its biases with `biases`."""
     generator = torch.Generator().manual_seed(seed)
+    choices.setdefault("options", OPTIONS.get(kind))
     model = TextClassifier(n_words, recurrent=kind, **choices).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -108,6 +114,9 @@ def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):
             keep = density if parameter.dim() == 2 else biases
             parameter.mul_(torch.rand(parameter.shape, generator=generator) < keep)
         model.embedding.weight[0] = 0.0
+        for name, parameter in model.named_parameters():
+            if ".weight_r_" in name:
+                parameter *= 0.1
     return model
 
 

@@ -8,7 +8,8 @@ def sigmoid(x):
 
 
 def activate(name, x):
-    return {"identity": x, "tanh": np.tanh(x), "relu": np.maximum(x, 0.0)}[name]
+    elu = np.where(x < 0, np.expm1(np.minimum(x, 0.0)), x)
+    return {"identity": x, "tanh": np.tanh(x), "relu": np.maximum(x, 0.0), "elu": elu}[name]
 
 
 def step(layer, direction, x, state):

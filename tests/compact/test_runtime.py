@@ -6,6 +6,7 @@ import pytest
 import karui
 from karui.compact.convert import to_spec
 from karui.compact.shrink import shrink
+from karui.nn.registry import RECURRENT
 from karui.runtime.format import encode
 from tests.compact.build import describe, drawn, layer, random_model, sizes, texts, torch_logits, zeros
 from tests.compact.forward import logits
@@ -22,7 +23,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean+max"])
-@pytest.mark.parametrize("kind", ["sru", "lstm", "gru"])
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_torch_and_the_shrunk_file_answer_alike(kind, pooling):
     for case, density in enumerate((0.03, 0.15, 0.5)):
         model = random_model(
@@ -43,7 +44,7 @@ def test_torch_and_the_shrunk_file_answer_alike(kind, pooling):
         assert len(encode(small)) <= len(encode(full))
 
 
-@pytest.mark.parametrize("kind", ["sru", "lstm", "gru"])
+@pytest.mark.parametrize("kind", ["sru", "lstm", "gru", "statistical", "qrnn"])
 @pytest.mark.parametrize("pooling", ["last", "mean+max"])
 def test_a_direction_without_units(kind, pooling):
     spec = describe([layer(kind, zeros(kind, 2, 3), drawn(kind, 2, 2))], pooling=pooling)

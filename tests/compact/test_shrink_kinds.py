@@ -172,7 +172,7 @@ def test_a_scale_of_one_never_takes_anything_in():
     np.testing.assert_array_equal(small.layers[0].directions[0].alphas, direction.alphas[[0, 2]])
 
 
-@pytest.mark.parametrize("activation", ["identity", "tanh", "relu"])
+@pytest.mark.parametrize("activation", ["identity", "tanh", "relu", "elu"])
 def test_a_constant_recurrent_unit_moves_into_the_bias(activation):
     direction = drawn("statistical", 2, 2)
     direction.weight_r[1] = 0.0

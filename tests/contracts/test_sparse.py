@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from karui.nn import GRU, LSTM, SRU
+from karui.nn.min_gru import MinGRU
+from karui.nn.qrnn import QRNN
+from karui.nn.statistical import StatisticalRecurrentUnit
 from karui.sparse import SparseVariationalDropout, density, harden, keep_mask, penalty, sparsify, words_kept
 from karui.sparse.layers import SparseEmbedding, SparseLayer, SparseLinear, SparseRecurrent
 
@@ -20,7 +23,10 @@ class Case(NamedTuple):
 
 
 CASES = [
-    *(Case(kind) for kind in (SRU, LSTM, GRU, nn.LSTM, nn.GRU)),
+    *(Case(kind) for kind in (SRU, LSTM, GRU, QRNN, MinGRU, nn.LSTM, nn.GRU)),
+    Case(StatisticalRecurrentUnit, options={"num_stats": 6, "recur_size": 3}),
+    Case(QRNN, ("word",), {"window": 2, "bidirectional": True}),
+    Case(SRU, ("word",), {"variant": "v1", "layer_norm": "post", "input_rank": 3}),
     Case(nn.LSTM, (), {"num_layers": 2, "bidirectional": True}),
     Case(SRU, ("word",), {"num_layers": 2, "bidirectional": True}),
 ]
@@ -226,7 +232,7 @@ def test_padding_row_stays_zero_and_untrained() -> None:
 
 
 def test_what_cannot_be_done_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="holds no Linear, Embedding, SRU, LSTM or GRU"):
+    with pytest.raises(ValueError, match="holds no Linear, Embedding or recurrent layer"):
         sparsify(nn.Sequential(nn.ReLU()), SparseVariationalDropout())
     with pytest.raises(ValueError, match="groups must be among .* got .'gate'"):
         SparseVariationalDropout(groups=("gate",))

@@ -1,17 +1,16 @@
 """From a plain TextClassifier to the deployable description, every weight kept.
 
-E embedding width, H hidden size, D directions, G gate blocks, C outputs, V words.
+E embedding width, C outputs, V words.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from karui.compact.describe import plain_array, recurrent_layers
 from karui.compact.weights import check_finite
-from karui.nn import SRU
-from karui.runtime.format import ClassifierSpec, Direction, RecurrentLayer
+from karui.runtime.format import ClassifierSpec
 from karui.tasks.text_classifier import TextClassifier
 
 NORMALISATION = "words-v1"
@@ -31,7 +30,7 @@ def to_spec(
     """
     if not isinstance(model.embedding, nn.Embedding):
         raise ValueError(f"model.embedding is a {type(model.embedding).__name__}: call harden(model) first")  # noqa: TRY004
-    table = _array(model.embedding.weight)
+    table = plain_array(model.embedding.weight)
     if len(words) + 1 != len(table):
         raise ValueError(f"words must be {len(table) - 1} for this model, got {len(words)}")
     if len(labels) != max(model.n_outputs, 2):
@@ -39,10 +38,10 @@ def to_spec(
     table[0] = 0.0
     E = model.embedding_dim
     if model.output is not None:
-        weight, bias = _array(model.output.weight), _array(model.output.bias)
+        weight, bias = plain_array(model.output.weight), plain_array(model.output.bias)
     else:
         assert model.output_bias is not None
-        weight, bias = np.zeros((model.n_outputs, 0), np.float32), _array(model.output_bias)
+        weight, bias = np.zeros((model.n_outputs, 0), np.float32), plain_array(model.output_bias)
     spec = ClassifierSpec(
         words=list(words),
         labels=list(labels),
@@ -57,54 +56,3 @@ def to_spec(
     )
     check_finite(spec)
     return spec
-
-
-def recurrent_layers(module: nn.Module) -> list[RecurrentLayer]:
-    """Describe an SRU, LSTM or GRU (karui's or torch's own); raises ValueError for anything else."""
-    kinds: tuple[tuple[str, type[nn.Module]], ...] = (("sru", SRU), ("lstm", nn.LSTM), ("gru", nn.GRU))
-    kind = next((name for name, cls in kinds if isinstance(module, cls)), None)
-    if kind is None or getattr(module, "proj_size", 0):
-        raise ValueError(f"cannot describe {module}: expected a plain SRU, LSTM or GRU without proj_size")
-    activation = module.activation if isinstance(module, SRU) else "tanh"
-    suffixes = ("", "_reverse") if module.bidirectional else ("",)
-    layers = []
-    for k in range(module.num_layers):  # type: ignore[arg-type]
-        if isinstance(module, SRU):
-            directions = [_sru_direction(module, k, d) for d in range(len(suffixes))]
-        else:
-            directions = [_torch_direction(module, f"l{k}{suffix}", kind) for suffix in suffixes]
-        layers.append(RecurrentLayer(kind=kind, activation=activation, directions=directions))
-    return layers
-
-
-def _sru_direction(module: SRU, layer: int, d: int) -> Direction:
-    """Four blocks always: the skip scale * x becomes rows with one entry, no skip becomes rows of zeros."""
-    name = f"l{layer}" + ("_reverse" if d else "")
-    weight, H = _array(getattr(module, f"weight_ih_{name}")), module.hidden_size
-    if module.gate_blocks(layer) == 3:
-        skip = np.zeros((H, weight.shape[1]), np.float32)
-        if module.has_skip_term:
-            skip[np.arange(H), d * H + np.arange(H)] = module.skip_scale
-        weight = np.concatenate([weight, skip])
-    return Direction(
-        weight_ih=weight,
-        weight_hh=None,
-        bias=_array(getattr(module, f"bias_{name}")),
-        weight_c=_array(getattr(module, f"weight_c_{name}")),
-    )
-
-
-def _torch_direction(module: nn.Module, name: str, kind: str) -> Direction:
-    weight_ih, weight_hh = (_array(getattr(module, f"weight_{side}_{name}")) for side in ("ih", "hh"))
-    if getattr(module, "bias", True):
-        ih, hh = (_array(getattr(module, f"bias_{side}_{name}")) for side in ("ih", "hh"))
-    else:
-        ih = hh = np.zeros(len(weight_ih), np.float32)
-    H = weight_hh.shape[1]
-    # the candidate of a GRU multiplies its hidden half by the reset gate, so those two biases stay apart
-    bias = ih + hh if kind == "lstm" else np.concatenate([(ih + hh)[: 2 * H], ih[2 * H :], hh[2 * H :]])
-    return Direction(weight_ih=weight_ih, weight_hh=weight_hh, bias=bias, weight_c=None)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()

@@ -31,6 +31,8 @@ def biases(direction: Direction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def activate(x: np.ndarray, activation: str) -> np.ndarray:
     """f of numbers, in float64."""
     x = x.astype(np.float64)
+    if activation == "elu":
+        return np.where(x < 0, np.expm1(np.minimum(x, 0.0)), x)
     return {"identity": x, "tanh": np.tanh(x), "relu": np.maximum(x, 0.0)}[activation]
 
 

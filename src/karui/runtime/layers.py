@@ -12,9 +12,9 @@ import numpy as np
 # Kind: its number in the file, blocks of H rows in weight_ih and in bias, activations.
 CODES = {"sru": 0, "lstm": 1, "gru": 2, "statistical": 4, "qrnn": 5, "mingru": 6}
 KINDS = tuple(CODES)
-ACTIVATIONS = ("identity", "tanh", "relu")
+ACTIVATIONS = ("identity", "tanh", "relu", "elu")
 KIND_ACTIVATIONS = {
-    "sru": ACTIVATIONS,
+    "sru": ACTIVATIONS[:3],
     "lstm": ACTIVATIONS[:2],  # without meaning: both were written from the first version on
     "gru": ACTIVATIONS[:2],
     "statistical": ACTIVATIONS,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from karui.nn import SRU
+from karui.nn.stacked import StackedRecurrence
 from karui.sparse.layers import SparseEmbedding, SparseLayer, SparseLinear, SparseRecurrent
 from karui.sparse.variational import SparseVariationalDropout
 
@@ -14,7 +14,7 @@ from karui.sparse.variational import SparseVariationalDropout
 LAYERS: tuple[tuple[type[nn.Module], type[SparseLayer], str | None, str | None], ...] = (
     (nn.Embedding, SparseEmbedding, "word", None),
     (nn.Linear, SparseLinear, None, "neuron"),
-    (SRU, SparseRecurrent, None, "neuron"),
+    (StackedRecurrence, SparseRecurrent, None, "neuron"),  # every recurrent layer of karui's own
     (nn.LSTM, SparseRecurrent, None, "neuron"),
     (nn.GRU, SparseRecurrent, None, "neuron"),
 )
@@ -23,8 +23,9 @@ LAYERS: tuple[tuple[type[nn.Module], type[SparseLayer], str | None, str | None],
 def sparsify(
     model: nn.Module, method: SparseVariationalDropout, *, exclude: tuple[str, ...] = ()
 ) -> nn.Module:
-    """Replace every Linear, Embedding, SRU, LSTM and GRU inside `model` by its sparse version, in place; returns it.
+    """Replace every Linear, Embedding and recurrent layer inside `model` by its sparse version, in place; returns it.
 
+    Recurrent layers are all of `karui.nn` and torch's LSTM and GRU; sparse are their matrices named weight_*.
     exclude: names of submodules (as in `named_modules`) to leave dense. If `model` is such a layer itself, its sparse
     version is returned. Raises ValueError when nothing can be made sparse or an excluded name does not exist.
     """
@@ -48,7 +49,7 @@ def sparsify(
                 setattr(module, child_name, sparse)
                 found = True
     if not found:
-        raise ValueError("the model holds no Linear, Embedding, SRU, LSTM or GRU to make sparse")
+        raise ValueError("the model holds no Linear, Embedding or recurrent layer to make sparse")
     return model
 
 

@@ -58,7 +58,7 @@ class SparseEmbedding(SparseLayer):
 
 
 class SparseRecurrent(SparseLayer):
-    """Any recurrent layer whose weights are plain parameters: SRU, `torch.nn.LSTM`, `torch.nn.GRU` and their kin."""
+    """Any recurrent layer whose weights are plain parameters: those of `karui.nn`, `torch.nn.LSTM`, `torch.nn.GRU`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the wrapped layer."""

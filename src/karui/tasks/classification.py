@@ -43,6 +43,7 @@ def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: Spar
         pooling=model.pooling,
         word_scores=model.word_scores,
         activation=model.activation,
+        options=model.options(),
         embedding_dropout=model.embedding_dropout,
         dropout=model.dropout,
         word_dropout=model.word_dropout,

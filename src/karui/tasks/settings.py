@@ -1,11 +1,13 @@
 """Settings of data, model and sparsity. Plain values: importing this file imports no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-RecurrentName = Literal["sru", "lstm", "gru", "none"]
+from karui.tasks.sequence_settings import ALPHAS_DEFAULT
+
+RecurrentName = Literal["sru", "statistical-ru", "lstm", "gru", "qrnn", "mingru", "none"]
 PoolingName = Literal["last", "mean", "max", "mean+max"]
-ActivationName = Literal["identity", "tanh"]
+ActivationName = Literal["identity", "tanh", "relu"]
 SparseMethod = Literal["none", "vd"]
 TeacherName = Literal["none", "linear"]
 GroupName = Literal["word", "neuron"]
@@ -64,7 +66,8 @@ class ModelSettings:
     """Embedding, recurrent layers, pooling, linear output, and the per-word scalar path beside them."""
 
     recurrent: RecurrentName = "sru"
-    """Recurrent layer; "none" pools the embeddings themselves."""
+    """Recurrent layer; sru is the Simple, statistical-ru the Statistical Recurrent Unit; "none" pools the embeddings
+    themselves."""
 
     embedding_dim: int = 16
     """Width of the embedding."""
@@ -94,7 +97,22 @@ class ModelSettings:
     """Share of the words of a document that are replaced by the unknown word in training."""
 
     activation: ActivationName = "identity"
-    """What the Simple Recurrent Unit applies to its state."""
+    """sru: what it applies to its state."""
+
+    num_stats: int = 64
+    """statistical-ru: width of the statistics at each scale."""
+
+    recur_size: int = 16
+    """statistical-ru: width of the feedback from the statistics; 0 leaves it out."""
+
+    alphas: tuple[float, ...] = ALPHAS_DEFAULT
+    """statistical-ru: the decay of each scale."""
+
+    learn_alphas: bool = False
+    """statistical-ru: train the scales too."""
+
+    window: int = 1
+    """qrnn: inputs a step reads, itself alone or the one before it as well."""
 
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "hidden_size", "num_layers"):
@@ -102,6 +120,18 @@ class ModelSettings:
         _check("directions", self.directions, "1 or 2", self.directions in (1, 2))
         for name in ("embedding_dropout", "dropout", "word_dropout"):
             _check(name, getattr(self, name), "in [0, 1)", 0 <= getattr(self, name) < 1)
+        _check("num_stats", self.num_stats, ">= 1", self.num_stats >= 1)
+        _check("recur_size", self.recur_size, ">= 0", self.recur_size >= 0)
+        within = bool(self.alphas) and all(0 <= alpha <= 1 for alpha in self.alphas)
+        _check("alphas", self.alphas, "numbers in [0, 1], at least one", within)
+        _check("window", self.window, "1 or 2", self.window in (1, 2))
+
+    def options(self) -> dict[str, Any]:
+        """What the constructor of this kind of layer takes beyond sizes, dropout and activation."""
+        if self.recurrent == "statistical-ru":
+            names = ("num_stats", "recur_size", "alphas", "learn_alphas")
+            return {name: getattr(self, name) for name in names}
+        return {"window": self.window} if self.recurrent == "qrnn" else {}
 
 
 @dataclass(frozen=True, kw_only=True)

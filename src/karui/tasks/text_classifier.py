@@ -4,14 +4,16 @@ T time, B batch, E embedding width, H hidden size, D directions, C outputs (1 fo
 (C or 0).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from karui.nn import GRU, LSTM, SRU
+from karui.nn.registry import RECURRENT, build_recurrent
 
 POOLINGS = ("last", "mean", "max", "mean+max")
-RECURRENT = ("sru", "lstm", "gru", "none")
 
 
 class TextClassifier(nn.Module):
@@ -21,6 +23,9 @@ class TextClassifier(nn.Module):
     columns for the recurrence and, with `word_scores`, C more that are summed over the text and divided by
     sqrt(length): a linear model beside the recurrence. C = 1 for two classes: sigmoid(logit) is the share of the second
     label.
+
+    recurrent: a name of `karui.nn.registry`, or "none". activation: of "sru" alone. options: further arguments of the
+    layer's constructor, such as num_stats. Raises ValueError on arguments out of range.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class TextClassifier(nn.Module):
         pooling: str = "mean+max",
         word_scores: bool = True,
         activation: str = "identity",
+        options: Mapping[str, Any] | None = None,
         embedding_dropout: float = 0.0,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
@@ -45,8 +51,8 @@ class TextClassifier(nn.Module):
             raise ValueError(f"n_classes must be at least 2, got {n_classes}")
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
-        if recurrent not in RECURRENT:
-            raise ValueError(f"recurrent must be one of {RECURRENT}, got {recurrent!r}")
+        if recurrent not in (*RECURRENT, "none"):
+            raise ValueError(f"recurrent must be one of {(*RECURRENT, 'none')}, got {recurrent!r}")
         if recurrent == "none" and not word_scores:
             raise ValueError("recurrent='none' leaves nothing to learn from: set word_scores=True")
         self.n_outputs = 1 if n_classes == 2 else n_classes
@@ -57,17 +63,18 @@ class TextClassifier(nn.Module):
         with torch.no_grad():
             self.embedding.weight.uniform_(-0.1, 0.1)[:, self.embedding_dim :] = 0.0
             self.embedding.weight[0] = 0.0
-        sizes = {"num_layers": num_layers, "bidirectional": directions == 2}
         self.recurrent: nn.Module | None = None
         pooled = 0
-        if recurrent == "sru":
-            self.recurrent = SRU(embedding_dim, hidden_size, **sizes, activation=activation, dropout=dropout)
-        elif recurrent != "none":
-            kind = LSTM if recurrent == "lstm" else GRU
-            self.recurrent = kind(
-                embedding_dim, hidden_size, **sizes, dropout=dropout if num_layers > 1 else 0.0
+        if recurrent != "none":
+            self.recurrent = build_recurrent(
+                recurrent,
+                embedding_dim,
+                hidden_size,
+                num_layers,
+                bidirectional=directions == 2,
+                dropout=dropout,
+                options={**({"activation": activation} if recurrent == "sru" else {}), **(options or {})},
             )
-        if self.recurrent is not None:
             pooled = directions * hidden_size * (2 if pooling == "mean+max" else 1)
         self.dropout = dropout
         self.output = nn.Linear(pooled, self.n_outputs) if pooled else None
