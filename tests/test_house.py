@@ -21,6 +21,8 @@ GENERATED = {"src/karui/runtime/unicode_table.py"}
 MANY_ARGUMENTS = {
     "src/karui/nn/gru.py": 12,  # those of torch.nn.GRU, then karui's
     "src/karui/nn/lstm.py": 13,  # those of torch.nn.LSTM, then karui's
+    "src/karui/nn/min_gru.py": 12,  # the words of every layer of karui, then its own
+    "src/karui/nn/qrnn.py": 15,  # same
     "src/karui/nn/stacked.py": 11,  # the words of torch.nn.LSTM, then those of every layer of karui
     "src/karui/nn/srupp.py": 22,  # and those of its attention
     "src/karui/nn/sru.py": 17,  # those, then its own: each is one choice of the description
