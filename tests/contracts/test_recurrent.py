@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from karui.nn import GRU, LSTM, SRU, StatisticalRecurrentUnit
+from karui.nn import GRU, LSTM, QRNN, SRU, MinGRU, StatisticalRecurrentUnit
 from karui.nn.convert import from_torch, to_torch
 from karui.nn.srupp import SRUpp
 from karui.nn.stacked import StackedRecurrence
@@ -35,7 +35,11 @@ class Case(NamedTuple):
         return "-".join([self.layer.__name__, *(f"{k}={v}" for k, v in self.options.items())])
 
 
-STATISTICS = {"num_stats": 6, "recur_size": 3, "activation": "tanh"}  # relu starts at its kink, without derivative
+STATISTICS = {
+    "num_stats": 6,
+    "recur_size": 3,
+    "activation": "tanh",
+}  # relu starts at its kink, without derivative
 CASES = [
     Case(SRU, 7, 5),
     Case(SRU, 7, 5, {"num_layers": 2, "bidirectional": True, "rescale": 1.3}),
@@ -47,8 +51,13 @@ CASES = [
     Case(SRUpp, 7, 4, {"num_layers": 2, "attention_size": 4, "num_heads": 2, "memory_len": 9}),
     Case(StatisticalRecurrentUnit, 7, 5, STATISTICS | {"num_layers": 2, "bidirectional": True}),
     Case(StatisticalRecurrentUnit, 7, 5, STATISTICS | {"recur_size": 0, "learn_alphas": True}),
+    Case(QRNN, 7, 5, {"num_layers": 2, "bidirectional": True}),
+    Case(QRNN, 7, 5, {"num_layers": 2, "window": 2, "output_gate": False, "layer_norm": "post"}),
+    Case(MinGRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
     Case(LSTM, 7, 5, {"num_layers": 2, "bidirectional": True}),
+    Case(LSTM, 7, 5, {"num_layers": 2, "layer_norm": "pre"}),
     Case(GRU, 7, 5, {"num_layers": 2, "bidirectional": True}),
+    Case(GRU, 7, 5, {"num_layers": 2, "bidirectional": True, "layer_norm": "post"}),
 ]
 T, B = 9, 3
 LENGTHS = torch.tensor([9, 4, 1])
@@ -59,7 +68,9 @@ ANYWHERE = torch.tensor(
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 own_case = pytest.mark.parametrize("case", [case for case in CASES if case.own], ids=str)
-torch_case = pytest.mark.parametrize("case", [case for case in CASES if not case.own], ids=str)
+torch_case = pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.own and "layer_norm" not in case.options], ids=str
+)
 two_directions = pytest.mark.parametrize(
     "case", [case for case in CASES if case.options.get("bidirectional")], ids=str
 )
@@ -213,8 +224,8 @@ def test_grad_no_grad_and_eval_agree_and_runs_repeat(case: Case) -> None:
     layer, x = case.build(), inputs(case)
     output = layer(x)[0].detach()
     assert torch.equal(layer(x)[0], output)
-    with torch.no_grad():
-        assert torch.equal(layer(x)[0], output)
+    with torch.no_grad():  # torch's LSTM on a CPU has another kernel there, which rounds differently
+        equal(layer(x)[0], output, allowed=0.0 if case.own else 1e-7)
     assert torch.equal(layer.eval()(x)[0], output)
     wide = torch.randn(B, T, 2 * case.input_size)[..., ::2].transpose(0, 1)  # not contiguous
     before = wide.clone()

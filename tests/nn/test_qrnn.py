@@ -44,8 +44,6 @@ def first_state(layer: QRNN) -> Any:
     width = max(layer.layer_input_size(k) for k in range(layer.num_layers))
     c = torch.randn(many, B, H, generator=generator, dtype=torch.float64)
     last = torch.randn(many, B, width, generator=generator, dtype=torch.float64)
-    for k in range(many):  # a layer's own width, zero beyond
-        last[k, :, layer.layer_input_size(k // layer.num_directions) :] = 0.0
     return c if layer.window == 1 else (c, last)
 
 
@@ -85,8 +83,8 @@ def loop(layer: QRNN, x: Tensor, state: Any, padding: Tensor | None = None) -> t
             outputs.append(torch.stack(columns, 1))
             ends_c.append(torch.stack(cs))
             if last_0 is not None:
-                wide = torch.zeros(B, last_0.shape[2], dtype=x.dtype)
-                ends_last.append(torch.cat([torch.stack(lasts), wide[:, x.shape[2] :]], 1))
+                beyond = last_0[k * D + d, :, x.shape[2] :]  # not this layer's: it passes through
+                ends_last.append(torch.cat([torch.stack(lasts), beyond], 1))
         x = torch.cat(outputs, 2)
     return x, [torch.stack(part) for part in (ends_c, ends_last) if part]
 

@@ -23,7 +23,8 @@ class QRNN(StackedRecurrence):
 
     weight_ih_l{k} (G*H, window*I): blocks candidate, forget, output; newest input first. bias_ih_l{k} (G*H).
     State: with window 1 c (L*D, B, H). With window 2 the pair (c, last): last (L*D, B, W) is the input that each
-    layer's product read last, W the widest of these inputs, zero beyond a layer's own width; None starts from zeros.
+    layer's product read last, W the widest of these inputs; what stands beyond a layer's own width is not read. None
+    starts from zeros.
     Padding leaves both as they are, so x_{t-1} is always the previous real input.
 
     zoneout: in training each element keeps its state for one step with this probability; in eval() the update 1 - f is
@@ -154,7 +155,7 @@ class QRNN(StackedRecurrence):
         gates, lasts, width = [], [], x.shape[2]
         for d, suffix in enumerate(self.suffixes):
             before, newest = previous_input(x, last[d, :, :width], padding_mask, reverse=d == 1)
-            lasts.append(F.pad(newest, (0, last.shape[2] - width)))
+            lasts.append(torch.cat([newest.to(last.dtype), last[d, :, width:]], 1))
             name = f"_ih_l{layer}{suffix}"
             bias = getattr(self, f"bias{name}") if self.bias else None
             gates.append(F.linear(torch.cat([x, before], 2), getattr(self, f"weight{name}"), bias))
