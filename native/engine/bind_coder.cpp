@@ -74,6 +74,19 @@ nb::list decode_words(Model<Decoder>& model, int64_t count, int64_t max_word_byt
     return list;
 }
 
+using Pairs = nb::ndarray<int32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+
+// Codes `pairs` (K, 2); sorted, distinct and in range or std::runtime_error, also when they are written.
+template <typename Coder>
+void code_pair_list(Model<Coder>& model, Pairs pairs, Hints hints) {
+    const PairList list{int64_t(hints.shape(0)), int64_t(pairs.shape(0)), hints.data(), pairs.data()};
+    if (list.words > 1 << 20 || list.count > 1 << 20) throw nb::value_error("there are at most 2^20 words and pairs");
+    for (int64_t k = 0; k < list.words; ++k)
+        if (list.hints[k] < 0 || list.hints[k] > 127) throw nb::value_error("hints must be in 0 .. 127");
+    nb::gil_scoped_release release;
+    code_pairs(model, list);
+}
+
 nb::bytes finish(const Model<Encoder>& model) {
     const std::vector<uint8_t> stream = model.coder.finished();
     return nb::bytes(stream.data(), stream.size());
@@ -90,6 +103,7 @@ void bind_coder(nb::module_& m) {
         .def("matrix", &encode_matrix, nb::arg("cells"), nb::kw_only(), nb::arg("record"), nb::arg("values"), nb::arg("largest"), nb::arg("layout"),
              nb::arg("hints") = nb::none())
         .def("words", &encode_words, nb::arg("words"))
+        .def("pairs", &code_pair_list<Encoder>, nb::arg("pairs"), nb::kw_only(), nb::arg("hints"))
         .def("finish", &finish);
     nb::class_<Model<Decoder>>(m, "Decoder")
         .def("__init__",
@@ -101,6 +115,7 @@ void bind_coder(nb::module_& m) {
         .def("matrix", &decode_matrix, nb::arg("cells"), nb::kw_only(), nb::arg("record"), nb::arg("values"), nb::arg("largest"), nb::arg("layout"),
              nb::arg("hints") = nb::none())
         .def("words", &decode_words, nb::arg("count"), nb::arg("max_word_bytes"), nb::arg("max_total"))
+        .def("pairs", &code_pair_list<Decoder>, nb::arg("pairs"), nb::kw_only(), nb::arg("hints"))
         .def("check_end", [](const Model<Decoder>& self) { self.coder.check_end(); });
     nb::exception<BadStream>(m, "BadStream", PyExc_ValueError);
 }

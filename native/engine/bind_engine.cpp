@@ -88,8 +88,21 @@ void add_layer(Engine& engine, nb::handle description) {
     engine.layers.push_back(std::move(out));
 }
 
+void set_pairs(Engine& engine, nb::handle pairs, nb::handle scores) {
+    nb::ndarray<const int32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu> ids;
+    if (!nb::try_cast(pairs, ids)) throw nb::value_error("pairs must be an int32 matrix of two columns");
+    const int64_t count = int64_t(ids.shape(0));
+    for (int64_t k = 0; k < count; ++k) {
+        const int32_t *pair = ids.data() + 2 * k, *before = k ? pair - 2 : nullptr;
+        if (pair[0] < 1 || pair[1] < 1 || pair[0] > engine.n_words || pair[1] > engine.n_words) throw nb::value_error("pairs must hold ids of words");
+        if (before && (before[0] > pair[0] || (before[0] == pair[0] && before[1] >= pair[1]))) throw nb::value_error("pairs must be sorted and differ");
+    }
+    engine.pair_scores = copied(shaped(scores, "pair_scores", {count, engine.n_outputs}));
+    engine.pairs = PairTable(ids.data(), count);
+}
+
 void init_engine(Engine* self, nb::list words, nb::handle embedding, nb::list layers, int pooling, nb::handle output_weight,
-                 nb::handle output_bias, nb::handle word_scores, int64_t max_tokens) {
+                 nb::handle output_bias, nb::handle word_scores, nb::handle pairs, nb::handle pair_scores, int64_t max_tokens) {
     Engine engine;
     if (pooling < 0 || pooling > 3) throw nb::value_error("pooling must be in 0 .. 3");
     engine.pooling = Pooling(pooling);
@@ -107,6 +120,7 @@ void init_engine(Engine* self, nb::list words, nb::handle embedding, nb::list la
     engine.output_bias = copied(shaped(output_bias, "output_bias", {engine.n_outputs}));
     engine.output_weight = copied(shaped(output_weight, "output_weight", {engine.n_outputs, engine.pooled_size()}));
     if (!word_scores.is_none()) engine.word_scores = copied(shaped(word_scores, "word_scores", {engine.n_words + 1, engine.n_outputs}));
+    if (!pairs.is_none()) set_pairs(engine, pairs, pair_scores);
     engine.finish();
     new (self) Engine(std::move(engine));
 }
@@ -234,7 +248,8 @@ class Stream {
 void bind_engine(nb::module_& m) {
     nb::class_<Engine>(m, "Engine")
         .def("__init__", &init_engine, nb::arg("words"), nb::kw_only(), nb::arg("embedding"), nb::arg("layers"), nb::arg("pooling"),
-             nb::arg("output_weight"), nb::arg("output_bias"), nb::arg("word_scores").none(), nb::arg("max_tokens"))
+             nb::arg("output_weight"), nb::arg("output_bias"), nb::arg("word_scores").none(), nb::arg("pairs") = nb::none(),
+             nb::arg("pair_scores") = nb::none(), nb::arg("max_tokens"))
         .def("logits", &logits, nb::arg("texts"), nb::arg("threads") = 1)
         .def("logits_ids", &logits_ids, nb::arg("ids"), nb::arg("offsets"), nb::arg("threads") = 1)
         .def("spans", &spans, nb::arg("text").none())

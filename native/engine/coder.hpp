@@ -78,8 +78,14 @@ class Decoder {
     uint32_t low_ = 0, high_ = 0xFFFFFFFF, value_ = 0;
 };
 
+inline int bit_length(uint64_t value) {
+    int n = 0;
+    while (value >> n) ++n;
+    return n;
+}
+
 // What a bit is part of; each has its own mixing weights.
-enum Part : uint32_t { prefix_part, letter_part, mask_part, size_part, sign_part, number_part, byte_part, num_parts };
+enum Part : uint32_t { prefix_part, letter_part, mask_part, size_part, sign_part, number_part, byte_part, count_part, second_part, num_parts };
 
 constexpr int max_inputs = 10;
 constexpr int num_sets = 4;
@@ -147,5 +153,15 @@ void code_matrix(Model<Coder>& model, const Matrix& matrix, int layout);
 // Sorted distinct words without NUL bytes, each of 1 .. max_word_bytes.
 template <typename Coder>
 void code_words(Model<Coder>& model, std::vector<std::string>& words, int64_t count, int64_t max_word_bytes, int64_t max_total);
+
+// Pairs of ids 1 .. words, sorted and distinct; written from and read into `ids` (count * 2).
+struct PairList {
+    int64_t words, count;
+    const int32_t* hints;  // (words): min(bytes, 15) + 16 * min(kept word scores, 7)
+    int32_t* ids;
+};
+
+template <typename Coder>
+void code_pairs(Model<Coder>& model, const PairList& list);
 
 }  // namespace karui

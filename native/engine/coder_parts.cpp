@@ -7,12 +7,6 @@
 namespace karui {
 namespace {
 
-int bit_length(uint32_t value) {
-    int n = 0;
-    while (value >> n) ++n;
-    return n;
-}
-
 // A number below 2^25: its bit length in unary, then its lower bits; the first of them and the lengths are modelled.
 template <typename Coder>
 uint32_t code_number(Model<Coder>& model, int record, int use, uint32_t value) {

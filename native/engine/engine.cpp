@@ -183,15 +183,26 @@ void Engine::advance_embedding(Progress& p, const int32_t* ids, int64_t length) 
         }
 }
 
+void Engine::add_scores(Progress& p, const int32_t* ids, int64_t length) const {
+    auto add = [&](const std::vector<float>& table, int64_t row) {
+        for (int64_t o = 0; o < n_outputs; ++o) p.scores[size_t(o)] += table[size_t(row * n_outputs + o)];
+    };
+    const bool has_words = !word_scores.empty(), has_pairs = !pairs.empty();
+    if (!has_words && !has_pairs) return;
+    int32_t before = p.last_id;
+    for (int64_t t = 0; t < length; ++t) {  // token by token, so that a stream adds in the order of a whole text
+        if (has_words && ids[t]) add(word_scores, ids[t]);
+        const int32_t row = has_pairs && before && ids[t] ? pairs.find(before, ids[t]) : -1;
+        if (row >= 0) add(pair_scores, row);
+        before = ids[t];
+    }
+}
+
 void Engine::advance(Progress& p, const int32_t* ids, int64_t length) const {
     if (!length) return;
     for (size_t k = 0; k < layers.size(); ++k) advance_layer(p, k, ids, length);
     if (layers.empty()) advance_embedding(p, ids, length);
-    if (!word_scores.empty())
-        for (int64_t t = 0; t < length; ++t) {
-            if (!ids[t]) continue;
-            for (int64_t o = 0; o < n_outputs; ++o) p.scores[size_t(o)] += word_scores[size_t(ids[t] * n_outputs + o)];
-        }
+    add_scores(p, ids, length);
     p.length += length;
     p.last_id = ids[length - 1];
 }
@@ -217,7 +228,7 @@ void Engine::logits(Progress& p, float* out) const {
     for (int64_t o = 0; o < n_outputs; ++o) {
         double sum = output_bias[size_t(o)];
         for (size_t j = 0; j < P; ++j) sum += double(output_weight[size_t(o) * P + j]) * p.pooled[j];
-        if (!word_scores.empty()) sum += p.scores[size_t(o)] / std::sqrt(double(p.length));
+        if (!word_scores.empty() || !pairs.empty()) sum += p.scores[size_t(o)] / std::sqrt(double(p.length));
         out[o] = float(sum);
     }
 }

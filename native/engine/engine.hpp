@@ -62,6 +62,33 @@ struct EngineLayer {
     int64_t output_size() const;
 };
 
+// Scores of pairs of known words that follow each other: row k of the scores belongs to the pair (first, second).
+class PairTable {
+  public:
+    PairTable() = default;
+    // ids: count pairs of ids >= 1, two numbers each, distinct.
+    PairTable(const int32_t* ids, int64_t count);
+    // Row of a pair, or -1; most pairs take one probe.
+    int32_t find(int32_t first, int32_t second) const {
+        for (uint64_t at = place(key_of(first, second));; at = (at + 1) & mask_) {
+            if (slots_[at].key == key_of(first, second)) return slots_[at].row;
+            if (!slots_[at].key) return -1;
+        }
+    }
+    bool empty() const { return slots_.empty(); }
+
+  private:
+    struct Slot {
+        uint64_t key;  // 0 is free
+        int32_t row;
+    };
+    static uint64_t key_of(int32_t first, int32_t second) { return uint64_t(uint32_t(first)) << 32 | uint32_t(second); }
+    uint64_t place(uint64_t key) const { return (key * 0x9E3779B97F4A7C15ull) >> shift_; }
+    std::vector<Slot> slots_;
+    uint64_t mask_ = 0;
+    int shift_ = 63;
+};
+
 // States and sums of one text; reused from text to text.
 struct Progress {
     struct Part {
@@ -85,6 +112,8 @@ class Engine {
     int64_t n_words = 0, E = 0, n_outputs = 1, max_tokens = 0;
     std::vector<float> embedding;    // (n_words + 1, E)
     std::vector<float> word_scores;  // (n_words + 1, n_outputs) or empty
+    std::vector<float> pair_scores;  // (pairs, n_outputs) or empty
+    PairTable pairs;
     std::vector<EngineLayer> layers;
     std::vector<float> output_weight, output_bias;  // (n_outputs, P), (n_outputs)
     WordIds words;
@@ -108,6 +137,7 @@ class Engine {
   private:
     void advance_layer(Progress& progress, size_t number, const int32_t* ids, int64_t length) const;
     void advance_embedding(Progress& progress, const int32_t* ids, int64_t length) const;
+    void add_scores(Progress& progress, const int32_t* ids, int64_t length) const;
     void prepare(Progress& progress, size_t number, size_t direction, const int32_t* ids, int64_t length, Walk& walk) const;
     // before: the input that the step before read, or null.
     void fill_row(const EngineDirection& direction, const float* x, const float* before, float* row) const;

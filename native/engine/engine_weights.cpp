@@ -1,6 +1,7 @@
 // From weights as they stand in the file to the padded, sparse or dense form that the walk reads.
 #include <algorithm>
 
+#include "engine/coder.hpp"
 #include "engine/engine.hpp"
 
 namespace karui {
@@ -49,6 +50,20 @@ Product::Product(const Block& b) : width_(b.blocks * padded(b.size)) {
 
 ProductView Product::view() const {
     return {int64_t(live_.size()), live_.data(), width_, is_dense_ ? values_.data() : nullptr, begin_.data(), column_.data(), values_.data()};
+}
+
+PairTable::PairTable(const int32_t* ids, int64_t count) {
+    if (!count) return;
+    const int bits = bit_length(uint64_t(count)) + 1;  // at most half of the slots are taken
+    slots_.assign(size_t(1) << bits, Slot{0, 0});
+    mask_ = (uint64_t(1) << bits) - 1;
+    shift_ = 64 - bits;
+    for (int64_t row = 0; row < count; ++row) {
+        const uint64_t key = key_of(ids[2 * row], ids[2 * row + 1]);
+        uint64_t at = place(key);
+        while (slots_[at].key) at = (at + 1) & mask_;
+        slots_[at] = Slot{key, int32_t(row)};
+    }
 }
 
 void Engine::add_direction(EngineLayer& layer, int64_t inputs, const Weights& w) const {

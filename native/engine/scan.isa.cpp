@@ -9,22 +9,41 @@ namespace {
 
 typedef float Lanes __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
 
-// y[begin ...] += x W for `blocks` groups of 16 outputs, whose sums stay in registers.
+// y[begin ...] += x W for `blocks` groups of 16 outputs, whose sums stay in registers: at least four, because a chain of
+// dependent additions waits four cycles for each.
 template <int blocks>
 inline void dense_block(const ProductView& p, const float* __restrict x, float* __restrict y, int64_t begin) {
-    Lanes sum[blocks];
+    constexpr int chains = blocks < 4 ? 4 / blocks : 1;
+    Lanes sum[chains][blocks];
     Lanes* out = reinterpret_cast<Lanes*>(y + begin);
 #pragma GCC unroll 4
-    for (int j = 0; j < blocks; ++j) sum[j] = out[j];
+    for (int j = 0; j < blocks; ++j) {
+        sum[0][j] = out[j];
+#pragma GCC unroll 4
+        for (int i = 1; i < chains; ++i) sum[i][j] = Lanes{};
+    }
     const float* __restrict row = p.dense + begin;
-    for (int64_t k = 0; k < p.n_live; ++k, row += p.width) {
+    int64_t k = 0;
+    for (; k + chains <= p.n_live; k += chains, row += chains * p.width)
+#pragma GCC unroll 4
+        for (int i = 0; i < chains; ++i) {
+            const float x_k = x[p.live[k + i]];
+            const Lanes* weights = reinterpret_cast<const Lanes*>(row + i * p.width);
+#pragma GCC unroll 4
+            for (int j = 0; j < blocks; ++j) sum[i][j] += x_k * weights[j];
+        }
+    for (; k < p.n_live; ++k, row += p.width) {
         const float x_k = x[p.live[k]];
         const Lanes* weights = reinterpret_cast<const Lanes*>(row);
 #pragma GCC unroll 4
-        for (int j = 0; j < blocks; ++j) sum[j] += x_k * weights[j];
+        for (int j = 0; j < blocks; ++j) sum[0][j] += x_k * weights[j];
     }
 #pragma GCC unroll 4
-    for (int j = 0; j < blocks; ++j) out[j] = sum[j];
+    for (int j = 0; j < blocks; ++j) {
+#pragma GCC unroll 4
+        for (int i = 1; i < chains; ++i) sum[0][j] += sum[i][j];
+        out[j] = sum[0][j];
+    }
 }
 
 void product(const ProductView& p, const float* __restrict x, float* __restrict y) {
