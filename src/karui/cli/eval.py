@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from karui.cli.eval_sequences import evaluate_run
+from karui.cli.eval_sequences import page as sequence_page
 from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
+from karui.cli.task_table import task_of_run
 from karui.errors import UserError
 
 SPLITS = ("test", "valid", "train")
@@ -28,9 +31,18 @@ def evaluate(
     fold: Annotated[int | None, typer.Option(help="Fold, 0 to 9, of a set without a test split.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
 ) -> None:
-    """Measure a run or a .karui file on a data set: accuracy, nll, a line a class, microseconds a document."""
+    """Measure a run or a .karui file on a data set: accuracy, nll, a line a class, microseconds a document.
+
+    A run of pixels, music, adding or copy gives the metrics of its task, on its own data.
+    """
     if split not in SPLITS:
         raise UserError(f"split must be test, valid or train, got {split!r}")
+    if model.is_dir() and (task := task_of_run(model)) != "classify":
+        if not all(option is None for option in (data, text, label, fold)):
+            raise UserError(f"{model} is a run of karui train {task}: it is measured on its own data")
+        measured = evaluate_run(model, task, split)
+        typer.echo(json.dumps(measured) if as_json else sequence_page(measured))
+        return
     answer, labels, run = _open(model)
     part = load_part(data, split, labels, run=run, text=text, label=label, fold=fold)
     if not len(part):

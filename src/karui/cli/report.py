@@ -88,7 +88,8 @@ def _load_dense(path: Path, data: str) -> Any:
 
 def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple[list[dict[str, Any]], str]:
     """Return the records below a folder and their table; bring a README up to date where one is named."""
-    from karui.report import read_records, results_table, update_readme
+    from karui.report import read_records, update_readme
+    from karui.report.readme import TABLES
 
     if not results.is_dir():
         raise UserError(f"{results} is no folder; give the folder that holds the records, such as results")
@@ -98,8 +99,8 @@ def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple
         raise UserError(
             f"{readme}: its result table is out of date; karui report --results {results} --readme {readme}"
         )
-    table = results_table(records)
-    return records, table.to_terminal() if table.rows else f"no record of a classifier below {results}"
+    tables = [table.to_terminal() for make in TABLES.values() if (table := make(records)).rows]
+    return records, "\n\n".join(tables) or f"no record of a classifier below {results}"
 
 
 def _measure(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from karui.cli.task_table import task_of_run
 from karui.errors import UserError
 
 TIMED_DOCUMENTS = 200
@@ -76,6 +77,11 @@ def open_run(run_dir: Path) -> TrainedRun:
     """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is no run folder; karui train classify ... --out {run_dir} makes one")
+    if (task := task_of_run(run_dir)) != "classify":
+        raise UserError(
+            f"{run_dir} is a run of karui train {task}: only text classifiers become .karui files so far;"
+            f" karui eval {run_dir} measures it"
+        )
     from karui.recipes import base
     from karui.recipes.classification import ClassificationRecipe
     from karui.tasks.classification import load_run_model

@@ -14,10 +14,10 @@ from karui.tasks.sequence_settings import LayerSettings, MusicData
 from karui.train.settings import TrainSettings
 
 _SIZES: dict[str, dict[str, Any]] = {
-    "sru": {"hidden_size": 200, "num_layers": 2, "gate_bias": 1.0},
-    "statistical-ru": {"hidden_size": 160, "num_stats": 160, "recur_size": 60},
-    "lstm": {"hidden_size": 180, "gate_bias": 1.0},
-    "gru": {"hidden_size": 220, "gate_bias": 1.0},
+    "sru": {"hidden_size": 250, "num_layers": 2, "gate_bias": 1.0},
+    "statistical-ru": {"hidden_size": 200, "num_stats": 192, "recur_size": 60},
+    "lstm": {"hidden_size": 224, "gate_bias": 1.0},
+    "gru": {"hidden_size": 264, "gate_bias": 1.0},
 }
 _TRAIN = TrainSettings(
     lr=2e-3, grad_clip_norm=1.0, monitor="nll", keep="best", threads=1, decay_start=0.5, log_every=100
@@ -33,18 +33,18 @@ def _recipe(prefix: str, layer: str, data: MusicData, max_epochs: int) -> MusicR
     )
 
 
-_JSB_RECIPES = {recipe.name: recipe for recipe in (_recipe("jsb", layer, _JSB, 60) for layer in _SIZES)}
+_JSB_RECIPES = {recipe.name: recipe for recipe in (_recipe("jsb", layer, _JSB, 30) for layer in _SIZES)}
 _NOTTINGHAM_RECIPES = {
-    recipe.name: recipe for recipe in (_recipe("nottingham", layer, _NOTTINGHAM, 15) for layer in _SIZES)
+    recipe.name: recipe for recipe in (_recipe("nottingham", layer, _NOTTINGHAM, 30) for layer in _SIZES)
 }
 _PUBLISHED = MusicRecipe(
     name="music-published",
     data=MusicData(name="jsb", batch_size=1),
-    model=LayerSettings(recurrent="gru", hidden_size=220, dropout=0.25),
+    model=LayerSettings(recurrent="gru", hidden_size=264, dropout=0.25),
     train=replace(_TRAIN, max_epochs=100, lr=1e-3, schedule="constant", grad_clip_norm=0.4),
 )
 _DEFAULT = MusicRecipe(
-    data=_JSB, model=LayerSettings(recurrent="gru", hidden_size=220), train=replace(_TRAIN, max_epochs=60)
+    data=_JSB, model=LayerSettings(recurrent="gru", hidden_size=264), train=replace(_TRAIN, max_epochs=30)
 )
 RECIPES = {
     _DEFAULT.name: _DEFAULT,
@@ -65,7 +65,7 @@ def _row(recipe: MusicRecipe, *, trials: int, epochs: int, examples: int, seeds:
 
 ROWS = {
     **{
-        name: _row(recipe, trials=10, epochs=20, examples=0, seeds=(0, 1, 2))
+        name: _row(recipe, trials=10, epochs=15, examples=0, seeds=(0, 1, 2))
         for name, recipe in _JSB_RECIPES.items()
     },
     **{
