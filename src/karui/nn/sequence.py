@@ -81,7 +81,7 @@ def _from_mask(padding_mask: Tensor, x: Tensor) -> Tensor:
 def from_padded(output: Tensor, padded: Padded, *, batch_first: bool) -> Tensor | PackedSequence:
     """Give an output (T, B, F) the form that the input had; fewer steps than the input had stay a tensor."""
     packed, lengths = padded.packed, padded.lengths
-    if packed is None or lengths is None or len(output) != len(padded.input):
+    if packed is None or lengths is None or output.shape[0] != padded.input.shape[0]:
         return output.transpose(0, 1) if batch_first and packed is None else output
     order = packed.sorted_indices
     if order is not None:

@@ -234,7 +234,7 @@ class StackedRecurrence(nn.Module):
         output, state = self._run_layer(x, layer, state, padding_mask, skip=skip)
         if self.layer_norm == "post":
             output = self._normalise(output, layer)
-            if padding_mask is not None and len(output) == len(padding_mask):
+            if padding_mask is not None and output.shape[0] == padding_mask.shape[0]:
                 output = output.masked_fill(padding_mask[..., None], 0.0)  # the norm's bias stands there
         if self.proj_size:
             output = self._project(output, layer)

@@ -203,10 +203,10 @@ class StatisticalRecurrentUnit(StackedRecurrence):
 
 def _last_step(x: Tensor, padding_mask: Tensor | None) -> Tensor:
     """Each sequence's last step that is no padding, (1, B, I); zeros without any step."""
-    if not len(x):
+    if not x.shape[0]:
         return x.new_zeros(1, *x.shape[1:])
     if padding_mask is None:
         return x[-1:]
-    steps = torch.arange(len(x), device=x.device)[:, None].expand(padding_mask.shape)
+    steps = torch.arange(x.shape[0], device=x.device)[:, None].expand(padding_mask.shape)
     at = steps.masked_fill(padding_mask, 0).amax(0)
     return x.gather(0, at[None, :, None].expand(1, *x.shape[1:]))
