@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from karui.cli import bench_sides
 from karui.cli.main import main
 from karui.errors import UserError
+from karui.tasks import recurrent_peers
 
 SMALL = ["--batch", "2", "--hidden", "8", "--repeats", "1", "--threads", "1"]
 CPU = torch.device("cpu")
 
 
-def shape(**changes: object) -> bench_sides.Shape:
+def shape(**changes: object) -> recurrent_peers.Shape:
     sizes = {"seq_len": 5, "batch": 2, "hidden": 8, "layers": 1, "directions": 1, "input_size": 8}
-    return bench_sides.Shape(**(sizes | {"dtype": torch.float32, "device": CPU} | changes))  # type: ignore[arg-type]
+    return recurrent_peers.Shape(**(sizes | {"dtype": torch.float32, "device": CPU} | changes))  # type: ignore[arg-type]
 
 
 def test_report_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,39 +86,39 @@ def test_bad_arguments_are_one_line(
 
 
 def test_wrong_numbers_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bench_sides.check_numbers("sru", shape()) < 1e-5
-    build = bench_sides.karui_layer
+    assert recurrent_peers.check_numbers("sru", shape()) < 1e-5
+    build = recurrent_peers.karui_layer
 
-    def broken(layer: str, wanted: bench_sides.Shape) -> torch.nn.Module:
+    def broken(layer: str, wanted: recurrent_peers.Shape) -> torch.nn.Module:
         module = build(layer, wanted)
         if wanted.dtype == torch.float32:
             module.register_forward_hook(lambda _module, _input, output: (output[0] + 1e-2, output[1]))
         return module
 
-    monkeypatch.setattr(bench_sides, "karui_layer", broken)
+    monkeypatch.setattr(recurrent_peers, "karui_layer", broken)
     with pytest.raises(UserError, match="no times for wrong numbers"):
-        bench_sides.check_numbers("sru", shape())
+        recurrent_peers.check_numbers("sru", shape())
 
 
 def test_a_missing_peer_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sru", None)
     with pytest.raises(UserError, match="install sru==2.6.0"):
-        bench_sides.sides("sru", shape(), ["sru"])
+        recurrent_peers.sides("sru", shape(), ["sru"])
 
 
 def test_a_slow_side_sits_out_but_is_measured_three_times() -> None:
     counts = {"slow": 0, "quick": 0}
 
-    def counting(name: str) -> bench_sides.Side:
+    def counting(name: str) -> recurrent_peers.Side:
         def run() -> None:
             counts[name] += 1
             torch.ones(2_000_000 if name == "slow" else 1).sum()
 
-        return bench_sides.Side(name, {"forward": run})
+        return recurrent_peers.Side(name, {"forward": run})
 
-    rows = bench_sides.measure([counting("slow"), counting("quick")], CPU, repeats=8, seconds=0.0)
+    rows = recurrent_peers.measure([counting("slow"), counting("quick")], CPU, repeats=8, seconds=0.0)
     assert [row["name"] for row in rows] == ["slow", "quick"]
-    assert counts == {"slow": 2 + bench_sides.FEWEST, "quick": 2 + bench_sides.FEWEST}
+    assert counts == {"slow": 2 + recurrent_peers.FEWEST, "quick": 2 + recurrent_peers.FEWEST}
 
 
 def test_peak_memory_counts_what_is_alive_at_once() -> None:
@@ -126,12 +126,12 @@ def test_peak_memory_counts_what_is_alive_at_once() -> None:
         for _ in range(3):  # freed each time
             torch.empty(1_000_000).fill_(1.0)
 
-    assert bench_sides._peak_mb(run, CPU) == pytest.approx(4.0, abs=0.1)
+    assert recurrent_peers._peak_mb(run, CPU) == pytest.approx(4.0, abs=0.1)
 
 
 def test_the_floor_does_three_products_a_weight() -> None:
-    module = bench_sides.karui_layer("sru", shape())
-    gemm = bench_sides._gemm(module, torch.randn(5, 2, 8))
+    module = recurrent_peers.karui_layer("sru", shape())
+    gemm = recurrent_peers._gemm(module, torch.randn(5, 2, 8))
     assert set(gemm.passes) == {"forward", "forward_backward"}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
         gemm.passes["forward_backward"]()

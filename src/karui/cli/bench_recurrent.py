@@ -52,34 +52,34 @@ def recurrent(
     Numbers are compared with the plain mathematics in fp64 before any time is taken. The ratios are those of forward +
     backward: the peer's median over karui's, so more than 1 means karui is faster.
     """
-    from karui.cli import bench_sides as sides_of
     from karui.nn.registry import RECURRENT
+    from karui.tasks import recurrent_peers as peers_of
 
     if layer not in RECURRENT:
         raise UserError(f"--layer must be one of {', '.join(RECURRENT)}, got {layer!r}")
-    if dtype not in sides_of.DTYPES:
-        raise UserError(f"--dtype must be one of {', '.join(sides_of.DTYPES)}, got {dtype!r}")
+    if dtype not in peers_of.DTYPES:
+        raise UserError(f"--dtype must be one of {', '.join(peers_of.DTYPES)}, got {dtype!r}")
     lengths = _lengths(seq_len)
     peers = [name.strip() for name in against.split(",") if name.strip()]
     if streaming:
         lengths, peers = [1], [name for name in peers if name != "gemm"]
         if directions == 2:
             raise UserError("--streaming needs --directions 1: the reverse direction starts at the end")
-    where = sides_of.device_of(device)
+    where = peers_of.device_of(device)
     report: dict[str, Any] = {
         "layer": layer, "batch": batch, "hidden": hidden, "input_size": input_size or hidden, "layers": layers,
         "directions": directions, "dtype": dtype, "device": _device_name(where),
     }  # fmt: skip
     rows, ratios = [], {}
-    with sides_of.threads(threads) as report["threads"], sides_of.without_onednn(streaming):
+    with peers_of.threads(threads) as report["threads"], peers_of.without_onednn(streaming):
         for length in lengths:
-            shape = sides_of.Shape(
-                length, batch, hidden, layers, directions, input_size or hidden, sides_of.DTYPES[dtype], where
+            shape = peers_of.Shape(
+                length, batch, hidden, layers, directions, input_size or hidden, peers_of.DTYPES[dtype], where
             )
             if not rows:
-                report["difference_from_fp64"] = sides_of.check_numbers(layer, shape)
-            build = sides_of.streaming_sides if streaming else sides_of.sides
-            found = sides_of.measure(build(layer, shape, peers), where, repeats=repeats, seconds=seconds)
+                report["difference_from_fp64"] = peers_of.check_numbers(layer, shape)
+            build = peers_of.streaming_sides if streaming else peers_of.sides
+            found = peers_of.measure(build(layer, shape, peers), where, repeats=repeats, seconds=seconds)
             rows += [{"seq_len": length, **row} for row in found]
             ratios[length] = _ratios(found, "step" if streaming else "forward_backward")
             if not as_json:
