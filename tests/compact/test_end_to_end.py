@@ -30,6 +30,11 @@ def test_a_sparse_run_becomes_a_small_file_that_knows_the_words(name, tmp_path, 
     assert summary["artifact_bytes"] == file.stat().st_size < 1500
     model = karui.load(file)
     assert [layer.kind for layer in model.spec.layers] == [name.removesuffix("-ru")]
-    texts = ["the film was a superb story", "a story about dull people", "witty", "the people in part two flat"]
+    texts = [
+        "the film was a superb story",
+        "a story about dull people",
+        "witty",
+        "the people in part two flat",
+    ]
     assert summary["test_accuracy"] >= 0.9
     assert model.predict(texts) == ["good", "bad", "good", "bad"]

@@ -94,7 +94,7 @@ def keep_outputs(direction: Direction, units: np.ndarray) -> Direction:
     read, count = weight_o.any(axis=0), -1
     recur, stats = np.zeros(len(weight_r), bool), np.zeros(len(weight_phi), bool)
     while count != (count := int(read.sum() + recur.sum() + stats.sum())):
-        stats = read.reshape(len(alphas), -1).any(axis=0) if len(alphas) else stats
+        stats = np.asarray(read.reshape(len(alphas), -1).any(axis=0)) if len(alphas) else stats
         recur = weight_phi[stats].any(axis=0)
         read = read | weight_r[recur].any(axis=0)
     scales = read.reshape(len(alphas), len(stats)).any(axis=1)

@@ -153,7 +153,9 @@ def outline_of_layer(layer: RecurrentLayer) -> LayerOutline:
     directions = tuple(
         DirectionOutline(H)
         if d.weight_r is None or d.alphas is None
-        else DirectionOutline(H, len(d.weight_ih), len(d.weight_r), tuple(map(float, np.float32(d.alphas))))
+        else DirectionOutline(
+            H, len(d.weight_ih), len(d.weight_r), tuple(np.asarray(d.alphas, np.float32).tolist())
+        )
         for d, H in zip(layer.directions, layer.hidden_sizes, strict=True)
     )
     return LayerOutline(layer.kind, layer.activation, directions, layer.window, layer.output_gate)
