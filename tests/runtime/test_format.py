@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from karui.runtime.format import LAYOUTS, VALUES, ClassifierSpec, encode, quantize, round_scale
 from karui.runtime.layers import KINDS
 from karui.runtime.reader import read, read_artifact
-from karui.runtime.spec import arrays_of, outline_of
+from karui.runtime.spec import arrays_of, outline_of, with_words_in
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 
 
 def named_arrays(spec: ClassifierSpec) -> dict[str, np.ndarray]:
     order = sorted(range(len(spec.words)), key=lambda number: spec.words[number].encode())
-    return dict(arrays_of(spec, order))
+    return dict(arrays_of(with_words_in(spec, order)))
 
 
 def allowed_error(array: np.ndarray, values: str, levels: int = 127) -> float:

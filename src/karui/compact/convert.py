@@ -4,6 +4,7 @@ E embedding width, C outputs, V words.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from karui.compact.describe import plain_array, recurrent_layers
 from karui.compact.weights import check_finite
 from karui.runtime.format import ClassifierSpec
+from karui.tasks.pair_scores import PairScores
 from karui.tasks.text_classifier import TextClassifier
 
 NORMALISATION = "words-v1"
@@ -54,5 +56,27 @@ def to_spec(
         output_bias=bias,
         word_scores=np.ascontiguousarray(table[:, E:]) if table.shape[1] > E else None,
     )
+    if model.linear is not None:
+        spec = _with_linear(spec, model.linear)
     check_finite(spec)
     return spec
+
+
+def _with_linear(spec: ClassifierSpec, linear: PairScores) -> ClassifierSpec:
+    """Average the logits of a description with those of the linear part: (1 - share) network + share linear."""
+    share = linear.share
+
+    def mixed(network: np.ndarray | float, other: np.ndarray | float) -> np.ndarray:
+        return np.asarray((1.0 - share) * network + share * other, np.float64).astype(np.float32)
+
+    words = plain_array(linear.word_scores).astype(np.float64)
+    words[0] = 0.0
+    pairs = linear.pairs().cpu().numpy()
+    return replace(
+        spec,
+        output_weight=mixed(spec.output_weight, 0.0),
+        output_bias=mixed(spec.output_bias, plain_array(linear.bias)),
+        word_scores=mixed(0.0 if spec.word_scores is None else spec.word_scores, words),
+        pairs=pairs if len(pairs) else None,
+        pair_scores=mixed(0.0, plain_array(linear.pair_scores)) if len(pairs) else None,
+    )

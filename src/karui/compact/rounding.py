@@ -13,14 +13,14 @@ from karui.compact.shrink import shrink
 from karui.compact.weights import named_arrays
 from karui.runtime.format import FIELDS, ClassifierSpec, encode, quantize
 
-GROUPS = ("embedding", "word_scores", "recurrent", "output")
+GROUPS = ("embedding", "word_scores", "pair_scores", "recurrent", "output")
 MAX_LEVELS = 127
 
 
 def group_of(name: str) -> str | None:
     """The group of matrices whose levels are set together; None for vectors, which keep all 127."""
     last = name.rpartition(".")[2]
-    if last in ("embedding", "word_scores"):
+    if last in ("embedding", "word_scores", "pair_scores"):
         return last
     if last in ("weight_ih", "weight_hh", "weight_r", "weight_phi", "weight_o"):
         return "recurrent"
@@ -61,6 +61,7 @@ def rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> tuple[Classifier
             output_weight=arrays["output_weight"],
             output_bias=arrays["output_bias"],
             word_scores=arrays.get("word_scores"),
+            pair_scores=arrays.get("pair_scores"),
         ),
         fold=False,
     )
@@ -69,14 +70,29 @@ def rounded(spec: ClassifierSpec, levels: Mapping[str, int]) -> tuple[Classifier
 
 
 def without_words(spec: ClassifierSpec, dropped: Sequence[int] | np.ndarray) -> ClassifierSpec:
-    """Return the description in which the words at these positions are unknown; shrinking takes them off the list."""
+    """Return the description in which the words at these positions are unknown; shrinking takes them off the list.
+
+    Their pairs go with them.
+    """
     rows = np.asarray(dropped, np.int64) + 1
     embedding, scores = spec.embedding.copy(), spec.word_scores
     embedding[rows] = 0.0
     if scores is not None:
         scores = scores.copy()
         scores[rows] = 0.0
-    return replace(spec, embedding=embedding, word_scores=scores)
+    spec = replace(spec, embedding=embedding, word_scores=scores)
+    if spec.pairs is None:
+        return spec
+    return without_pairs(spec, np.flatnonzero(np.isin(spec.pairs, rows).any(axis=1)))
+
+
+def without_pairs(spec: ClassifierSpec, dropped: Sequence[int] | np.ndarray) -> ClassifierSpec:
+    """Return the description in which the pairs at these positions have no score; shrinking takes them off the list."""
+    if spec.pair_scores is None:
+        return spec
+    scores = spec.pair_scores.copy()
+    scores[np.asarray(dropped, np.int64)] = 0.0
+    return replace(spec, pair_scores=scores)
 
 
 def _renumber(name: str, dropped: int) -> str:

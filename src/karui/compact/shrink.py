@@ -99,7 +99,7 @@ def _drop_unread(spec: ClassifierSpec) -> None:
         spec.layers[k] = layer = keep_units(spec.layers[k], kept)
         _narrow_window(layer)
         by_input = [d.weight_ih.any(axis=0).reshape(layer.window, -1) for d in layer.directions]
-        read = np.concatenate(by_input).any(axis=0)
+        read = np.asarray(np.concatenate(by_input).any(axis=0))
     _cut_readers(spec, 0, read)
     spec.embedding = columns(spec.embedding, read)
     _drop_layers(spec)
@@ -167,17 +167,34 @@ def _drop_layers(spec: ClassifierSpec) -> None:
 
 
 def _drop_words(spec: ClassifierSpec) -> None:
-    """Words whose rows are zero share row 0 from now on; a table of scores that is all zero goes."""
+    """Words whose rows are zero and that no pair needs share row 0 from now on; scores that are all zero go.
+
+    A word that is unknown breaks its pairs, so the words of a pair whose score is not zero stay.
+    """
     if spec.word_scores is not None and not spec.word_scores.any():
         spec.word_scores = None
+    _drop_pairs(spec)
     used = np.any(spec.embedding, axis=1)
+    used[0] = True
     if spec.word_scores is not None:
         used |= spec.word_scores.any(axis=1)
-    used[0] = True
+    if spec.pairs is not None:
+        used[spec.pairs] = True
+        spec.pairs = np.cumsum(used)[spec.pairs] - 1
     spec.words = [word for word, keep in zip(spec.words, used[1:], strict=True) if keep]
     spec.embedding = spec.embedding[used]
     if spec.word_scores is not None:
         spec.word_scores = spec.word_scores[used]
+
+
+def _drop_pairs(spec: ClassifierSpec) -> None:
+    """Pairs without a score go."""
+    if spec.pairs is None or spec.pair_scores is None:
+        return
+    kept = spec.pair_scores.any(axis=1)
+    spec.pairs, spec.pair_scores = spec.pairs[kept], spec.pair_scores[kept]
+    if not kept.any():
+        spec.pairs = spec.pair_scores = None
 
 
 def _merge_poolings(spec: ClassifierSpec) -> None:

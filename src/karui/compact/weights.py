@@ -20,6 +20,8 @@ def named_arrays(spec: ClassifierSpec) -> Iterator[tuple[str, np.ndarray]]:
     yield "output_bias", spec.output_bias
     if spec.word_scores is not None:
         yield "word_scores", spec.word_scores
+    if spec.pair_scores is not None:
+        yield "pair_scores", spec.pair_scores
 
 
 def check_finite(spec: ClassifierSpec) -> None:

@@ -287,3 +287,45 @@ class MatrixCoder:
             top = node & 255
             result = result << 8 | top
         return result - (1 << 32) if result >> 31 else result
+
+
+def code_pairs(
+    model: Model, pairs: Sequence[tuple[int, int]], count: int, *, hints: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Pairs of ids, 1 to the number of hints, sorted; hints as `karui.runtime.pairs.word_hints` makes them."""
+    found: list[tuple[int, int]] = []
+    times = [0] * (len(hints) + 1)
+    seconds: dict[int, list[int]] = {}
+    for first, second in pairs:
+        seconds.setdefault(first, []).append(second)
+    for first in range(1, len(hints) + 1):
+        if len(found) == count:
+            break
+        wanted, before = seconds.get(first, []), 0
+        for k in range(_code_count(model, hints[first - 1], times[first], len(wanted))):
+            before = _code_second(model, len(hints).bit_length(), before, wanted[k] if k < len(wanted) else 0)
+            found.append((first, before))
+            times[before] += 1
+    return found
+
+
+def _code_count(model: Model, hint: int, times: int, count: int) -> int:
+    length, n = count.bit_length(), 0
+    while n < 21:
+        contexts = (n, (hint & 15, n), (hint >> 4, n), (min(times, 3), n))
+        if model.bit("count", contexts, int(n == length)):
+            break
+        n += 1
+    node = min(n, 1)
+    for k in range(n - 2, -1, -1):
+        node = node << 1 | model.bit("count", (("lower", n, node),), count >> k & 1)
+    return node
+
+
+def _code_second(model: Model, bits: int, before: int, word: int) -> int:
+    node = 1
+    for k in range(bits - 1, -1, -1):
+        same, its = node == 1 << (bits - 1 - k) | before >> (k + 1), before >> k & 1
+        contexts = (node, (k, same, its), (node, same, its))
+        node = node << 1 | model.bit("second", contexts, word >> k & 1)
+    return node - (1 << bits)

@@ -15,6 +15,7 @@ from karui.runtime.layers import (
     bias_blocks,
     weight_blocks,
 )
+from karui.runtime.pairs import CELLS_PER_PAIR, plain_numbers, row_hints, score_hints, word_hints
 from karui.runtime.spec import (
     MAX_PROVENANCE,
     MAX_TEXT_BYTES,
@@ -27,6 +28,7 @@ from karui.runtime.spec import (
     arrays_of,
     check_spec,
     outline_of,
+    with_words_in,
 )
 
 __all__ = [
@@ -118,13 +120,13 @@ def dequantize(codes: np.ndarray, values: int, scale: float) -> np.ndarray:
     )
 
 
-def row_hints(embedding: np.ndarray) -> np.ndarray:
-    """What an embedding tells about the score of its word: place and sign of its largest value; 0 for an empty row."""
-    if not embedding.shape[1]:
-        return np.zeros(len(embedding), np.int32)
-    place = np.abs(embedding).argmax(axis=1)
-    value = embedding[np.arange(len(embedding)), place]
-    return np.where(value == 0, 0, 1 + 2 * place + (value < 0)).astype(np.int32)
+def hints_for(name: str, known: Mapping[str, np.ndarray], pairs: np.ndarray | None) -> np.ndarray | None:
+    """What the records read so far, as stored, tell about each row of a record: one number a row, or None."""
+    if name == "word_scores":
+        return row_hints(known["embedding"])
+    if name == "pair_scores" and pairs is not None:
+        return score_hints(pairs, known.get("word_scores"))
+    return None
 
 
 @dataclass
@@ -136,7 +138,10 @@ class _Writer:
     plain: bytearray = field(default_factory=bytearray)
     coded: _native.Encoder = field(default_factory=_native.Encoder)
     coded_cells: int = 0
-    hints: np.ndarray | None = None
+    known: dict[str, np.ndarray] = field(default_factory=dict)
+    """Embedding and word scores as a reader will have them."""
+
+    pairs: np.ndarray | None = None
 
     def text(self, value: str) -> None:
         data = value.encode()
@@ -158,11 +163,12 @@ class _Writer:
             self.text(key)
             self.text(value)
         self.plain += varint(outline.n_words) + varint(outline.embedding_dim)
-        self.plain += varint(POOLINGS.index(spec.pooling) | outline.has_scores << 2) + varint(
-            len(outline.layers)
-        )
+        flags = outline.has_scores << 2 | (outline.n_pairs > 0) << 3
+        self.plain += varint(POOLINGS.index(spec.pooling) | flags) + varint(len(outline.layers))
         for layer in outline.layers:
             self.layer(layer)
+        if outline.n_pairs:
+            self.plain += varint(outline.n_pairs)
 
     def layer(self, layer: LayerOutline) -> None:
         self.plain += varint(layer.code)
@@ -186,11 +192,24 @@ class _Writer:
             before = word
         trial = self.coded.copy()
         trial.words(words)
-        if self.coding and trial.bits - self.coded.bits < 8 * len(raw):
-            self.plain += b"\x01"
+        self.list(trial, raw)
+
+    def pair_list(self, pairs: np.ndarray, words: list[bytes]) -> None:
+        raw = b"".join(varint(int(number)) for number in plain_numbers(pairs).ravel())
+        trial = self.coded.copy()
+        hints = word_hints(words, self.known.get("word_scores"))
+        trial.pairs(np.ascontiguousarray(pairs, np.int32), hints=hints)
+        if self.list(trial, raw):
+            self.coded_cells += CELLS_PER_PAIR * len(pairs)
+        self.pairs = pairs
+
+    def list(self, trial: _native.Encoder, raw: bytes | bytearray) -> bool:
+        """Write a list in its shorter form; whether it is the coded one."""
+        coded = self.coding and trial.bits - self.coded.bits < 8 * len(raw)
+        if coded:
             self.coded = trial
-        else:
-            self.plain += b"\x00" + raw
+        self.plain += b"\x01" if coded else b"\x00" + raw
+        return coded
 
     def matrix(
         self, name: str, array: np.ndarray, record: int, values: int, levels: int, scale: float | None
@@ -207,9 +226,9 @@ class _Writer:
             codes = (array.astype(np.float32) + np.float32(0)).view(np.int32)
         codes = np.ascontiguousarray(codes)
         largest = max(1, int(np.abs(codes).max(initial=1))) if values == 0 else 1
-        hints = self.hints if name == "word_scores" else None
-        if name == "embedding":
-            self.hints = row_hints(dequantize(codes, values, scale or 1.0))
+        hints = hints_for(name, self.known, self.pairs)
+        if name in ("embedding", "word_scores"):
+            self.known[name] = dequantize(codes, values, scale or 1.0)
         layouts = range(3) if self.layout is None else [LAYOUTS.index(self.layout)]
         options: list[tuple[float, int, bool, object]] = []
         for layout in layouts:
@@ -257,11 +276,13 @@ def encode(
     if len(set(words)) != len(words) or sum(map(len, words)) > MAX_WORD_LIST_BYTES:
         raise ValueError(f"words must differ and have at most {MAX_WORD_LIST_BYTES} bytes together")
     order = sorted(range(len(words)), key=words.__getitem__)
+    spec, words = with_words_in(spec, order), [words[number] for number in order]
     writer = _Writer(coding, layout)
-    outline = outline_of(spec)
-    writer.header(spec, outline)
-    writer.words([words[number] for number in order])
-    for record, (name, array) in enumerate(arrays_of(spec, order)):
+    writer.header(spec, outline_of(spec))
+    writer.words(words)
+    for record, (name, array) in enumerate(arrays_of(spec)):
+        if name == "pair_scores" and spec.pairs is not None:
+            writer.pair_list(spec.pairs, words)
         vector = array.ndim == 1
         most = levels.get(name, 127) if isinstance(levels, Mapping) else 127 if vector else levels
         if not 1 <= most <= 127:

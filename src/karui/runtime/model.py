@@ -52,7 +52,7 @@ class Classifier:
                 for layer in spec.layers
             ],
             output_weight=_plain(spec.output_weight), output_bias=_plain(spec.output_bias),
-            word_scores=_plain(spec.word_scores), max_tokens=spec.max_tokens,
+            word_scores=_plain(spec.word_scores), max_tokens=spec.max_tokens, **_pair_parts(spec),
         )  # fmt: skip
 
     @property
@@ -180,6 +180,12 @@ class Stream:
 
 def _plain(array: np.ndarray | None) -> np.ndarray | None:
     return None if array is None else np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _pair_parts(spec: ClassifierSpec) -> dict[str, np.ndarray | None]:
+    if spec.pairs is None:
+        return {}
+    return {"pairs": np.ascontiguousarray(spec.pairs, np.int32), "pair_scores": _plain(spec.pair_scores)}
 
 
 def _parts(direction: Direction) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from karui.runtime.format import (
     VALUE_BYTES,
     VALUES,
     dequantize,
-    row_hints,
+    hints_for,
 )
 from karui.runtime.layers import (
     ACTIVATIONS,
@@ -30,6 +30,7 @@ from karui.runtime.layers import (
     DirectionOutline,
     LayerOutline,
 )
+from karui.runtime.pairs import CELLS_PER_PAIR, MAX_PAIRS, pairs_problem, word_hints
 from karui.runtime.spec import NORMALISATIONS, POOLINGS, ClassifierSpec, Outline, spec_from
 
 _DAMAGED = "copy the file again, or make it again with `karui compact`"
@@ -118,7 +119,8 @@ class _Reader:
         self.records: list[Record] = []
         self.counted = self.at
         self.coded_cells = 0
-        self.embedding = np.zeros((0, 0), np.float32)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.pairs: np.ndarray | None = None
 
     def take(self, count: int, what: str) -> bytes:
         if count > self.end - self.at:
@@ -171,26 +173,31 @@ class _Reader:
         self.count("header")
         words = self.words(outline.n_words)
         self.count("words")
-        arrays = {}
         for number, (name, rows, cols) in enumerate(outline.records()):
-            arrays[name] = self.matrix(number, name, rows, cols)
-            self.embedding = arrays["embedding"]
+            if name == "pair_scores":
+                self.pairs = self.pair_list(rows, words)
+                self.count("pairs")
+            self.arrays[name] = self.matrix(number, name, rows, cols)
         if self.at != self.end:
             raise _RefusedError(f"{self.end - self.at} bytes are left over after the last matrix")
         self.coded.check_end()
         self.sizes["frame"] += self.size - self.counted  # end of the coded stream and checksum
-        spec = spec_from(outline, words, labels, arrays)
+        spec = spec_from(outline, words, labels, self.arrays, self.pairs)
         spec.normalisation, spec.max_tokens, spec.provenance = normalisation, max_tokens, dict(pairs)
         return Artifact(spec, self.sizes, self.records)
 
     def outline(self, n_labels: int) -> Outline:
         n_words = self.varint("number of words", limits.MAX_WORDS)
         width = self.varint("embedding width", limits.MAX_WIDTH)
-        flags = self.varint("pooling", 7)
+        flags = self.varint("pooling", 15)
         layers = []
         for _ in range(self.varint("number of layers", limits.MAX_LAYERS)):
             layers.append(self.layer())
-        outline = Outline(n_words, n_labels, width, POOLINGS[flags & 3], bool(flags >> 2), tuple(layers))
+        n_pairs = self.varint("number of pairs", MAX_PAIRS) if flags >> 3 else 0
+        if flags >> 3 and not n_pairs:
+            raise _RefusedError("it declares pairs and has none")
+        has_scores, pooling = bool(flags >> 2 & 1), POOLINGS[flags & 3]
+        outline = Outline(n_words, n_labels, width, pooling, has_scores, tuple(layers), n_pairs)
         problem = limits.size_problem(outline)
         if problem:
             raise _RefusedError(problem)
@@ -246,6 +253,31 @@ class _Reader:
         except UnicodeDecodeError:
             raise _RefusedError("a word is not UTF-8") from None
 
+    def pair_list(self, count: int, words: list[str]) -> np.ndarray:
+        if self.varint("form of the pair list", 1):
+            self.take_cells(CELLS_PER_PAIR * count, f"a list of {count} pairs")
+            pairs = np.empty((count, 2), np.int32)
+            hints = word_hints([word.encode() for word in words], self.arrays.get("word_scores"))
+            self.coded.pairs(pairs, hints=hints)
+            return pairs.astype(np.int64)
+        found, first, second = [], 0, 0
+        for _ in range(count):
+            step = self.varint("first word of a pair", len(words) - first)
+            second = 0 if step else second
+            first += step
+            second += 1 + self.varint("second word of a pair", len(words))
+            found.append((first, second))
+        pairs = np.asarray(found, np.int64)
+        if problem := pairs_problem(pairs, len(words)):
+            raise _RefusedError(problem)
+        return pairs
+
+    def take_cells(self, count: int, what: str) -> None:
+        """Refuse what would take far longer to decode than a file of this size is worth."""
+        self.coded_cells += count
+        if self.coded_cells > CELLS_PER_BYTE * self.size + FREE_CELLS:
+            raise _RefusedError(f"{what} is too large for a file of {self.size} bytes")
+
     def matrix(self, number: int, name: str, rows: int, cols: int) -> np.ndarray:
         form = self.take(1, name)[0]
         layout, values, coded = form & 3, form >> 2 & 3, form >> 4
@@ -255,13 +287,11 @@ class _Reader:
         if not (np.isfinite(scale) and scale > 0):
             raise _RefusedError(f"{name} has a scale that is not a positive number")
         if coded:
-            self.coded_cells += rows * cols
-            if self.coded_cells > CELLS_PER_BYTE * self.size + FREE_CELLS:
-                raise _RefusedError(f"{name} of {rows} x {cols} is too large for a file of {self.size} bytes")
+            self.take_cells(rows * cols, f"{name} of {rows} x {cols}")
             largest = self.take(1, name)[0] if values == 0 else 1
             if not 1 <= largest <= 127:
                 raise _RefusedError(f"{name} has a largest value of {largest}")
-            hints = row_hints(self.embedding) if name == "word_scores" else None
+            hints = hints_for(name, self.arrays, self.pairs)
             codes = np.empty((rows, cols), np.int32)
             self.coded.matrix(
                 codes, record=number, values=values, largest=largest, layout=layout, hints=hints

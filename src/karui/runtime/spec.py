@@ -5,7 +5,7 @@ E embedding width, H hidden units of one direction, I inputs of a layer, P poole
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from karui.runtime.layers import (
     layer_problem,
     outline_of_layer,
 )
+from karui.runtime.pairs import MAX_PAIRS, pairs_problem, sorted_pairs
 
 __all__ = ["ClassifierSpec", "Direction", "LayerOutline", "Outline", "RecurrentLayer", "check_spec"]
 
@@ -42,7 +43,8 @@ class ClassifierSpec:
     """A text classifier; arrays are float32 with zeros where weights are pruned.
 
     embedding (n_words + 1, E) and word_scores (n_words + 1, C') have a zero row 0: words that are not in the list.
-    output_weight (C', P), output_bias (C',). Without layers the pooled features are the embeddings themselves.
+    output_weight (C', P), output_bias (C',). pairs (K, 2), ids of two words in a row, sorted and distinct, with
+    pair_scores (K, C'); both or neither. Without layers the pooled features are the embeddings themselves.
     """
 
     words: list[str]
@@ -53,6 +55,8 @@ class ClassifierSpec:
     output_weight: np.ndarray
     output_bias: np.ndarray
     word_scores: np.ndarray | None = None
+    pairs: np.ndarray | None = None
+    pair_scores: np.ndarray | None = None
     normalisation: str = "words-v1"
     max_tokens: int = 0
     provenance: dict[str, str] = field(default_factory=dict)
@@ -68,6 +72,7 @@ class Outline:
     pooling: str
     has_scores: bool
     layers: tuple[LayerOutline, ...]
+    n_pairs: int = 0
 
     @property
     def n_outputs(self) -> int:
@@ -94,21 +99,43 @@ class Outline:
             width = sum(layer.hidden_sizes)
         yield "output_weight", self.n_outputs, self.pooled_size
         yield "output_bias", self.n_outputs, 1
+        if self.n_pairs:
+            yield "pair_scores", self.n_pairs, self.n_outputs
 
 
 def outline_of(spec: ClassifierSpec) -> Outline:
     """Sizes of a description; `check_spec` tells whether its arrays agree with them."""
     layers = tuple(outline_of_layer(layer) for layer in spec.layers)
-    scores = spec.word_scores is not None
-    return Outline(len(spec.words), len(spec.labels), spec.embedding.shape[1], spec.pooling, scores, layers)
+    scores, pairs = spec.word_scores is not None, 0 if spec.pairs is None else len(spec.pairs)
+    width = spec.embedding.shape[1]
+    return Outline(len(spec.words), len(spec.labels), width, spec.pooling, scores, layers, pairs)
 
 
-def arrays_of(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and matrix of each record, in the order of `Outline.records`; words in the given order, without row 0."""
-    rows = np.asarray(order, dtype=np.int64) + 1
-    yield "embedding", spec.embedding[rows]
+def with_words_in(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> ClassifierSpec:
+    """The same classifier with its words in another order: new word k is old word order[k]."""
+    rows = np.concatenate([[0], np.asarray(order, np.int64) + 1])
+    scores, pairs, pair_scores = spec.word_scores, spec.pairs, spec.pair_scores
+    if pairs is not None and pair_scores is not None:
+        place = np.empty(len(rows), np.int64)
+        place[rows] = np.arange(len(rows))
+        pairs = place[pairs]
+        by_id = sorted_pairs(pairs)
+        pairs, pair_scores = pairs[by_id], pair_scores[by_id]
+    return replace(
+        spec,
+        words=[spec.words[number] for number in order],
+        embedding=spec.embedding[rows],
+        word_scores=None if scores is None else scores[rows],
+        pairs=pairs,
+        pair_scores=pair_scores,
+    )
+
+
+def arrays_of(spec: ClassifierSpec) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and matrix of each record, in the order of `Outline.records`; tables of words without row 0."""
+    yield "embedding", spec.embedding[1:]
     if spec.word_scores is not None:
-        yield "word_scores", spec.word_scores[rows]
+        yield "word_scores", spec.word_scores[1:]
     for number, layer in enumerate(spec.layers):
         for place, direction in enumerate(layer.directions):
             name = f"layers.{number}.{'reverse' if place else 'forward'}."
@@ -118,10 +145,16 @@ def arrays_of(spec: ClassifierSpec, order: Sequence[int] | np.ndarray) -> Iterat
                     yield name + part, value
     yield "output_weight", spec.output_weight
     yield "output_bias", spec.output_bias
+    if spec.pair_scores is not None and len(spec.pair_scores):
+        yield "pair_scores", spec.pair_scores
 
 
 def spec_from(
-    outline: Outline, words: list[str], labels: list[str], arrays: dict[str, np.ndarray]
+    outline: Outline,
+    words: list[str],
+    labels: list[str],
+    arrays: dict[str, np.ndarray],
+    pairs: np.ndarray | None = None,
 ) -> ClassifierSpec:
     """Put matrices back into a description; the inverse of `arrays_of`."""
 
@@ -140,6 +173,7 @@ def spec_from(
         words=words, labels=labels, embedding=with_zero_row("embedding"), layers=layers, pooling=outline.pooling,
         output_weight=arrays["output_weight"], output_bias=arrays["output_bias"].reshape(-1),
         word_scores=with_zero_row("word_scores") if outline.has_scores else None,
+        pairs=pairs, pair_scores=arrays.get("pair_scores"),
     )  # fmt: skip
 
 
@@ -149,6 +183,9 @@ def size_problem(outline: Outline) -> str | None:
     sizes = [size for d in directions for size in (d.hidden_size, d.num_stats, d.recur_size)]
     if outline.n_words > MAX_WORDS:
         return f"{outline.n_words} words, at most {MAX_WORDS} are allowed"
+    if outline.n_pairs > min(MAX_PAIRS, outline.n_words**2):
+        most = min(MAX_PAIRS, outline.n_words**2)
+        return f"{outline.n_pairs} pairs of {outline.n_words} words, at most {most} are allowed"
     if not 2 <= outline.n_labels <= MAX_LABELS:
         return f"{outline.n_labels} labels, 2 to {MAX_LABELS} are allowed"
     if len(outline.layers) > MAX_LAYERS:
@@ -190,7 +227,11 @@ def check_spec(spec: ClassifierSpec) -> None:
             raise ValueError(
                 f"{name} must have {len(spec.words) + 1} rows and zeros in row 0, got shape {table.shape}"
             )
-    for name, array in arrays_of(spec, range(len(spec.words))):
+    if (spec.pairs is None) != (spec.pair_scores is None):
+        raise ValueError("pairs and pair_scores belong together: give both or neither")
+    if spec.pairs is not None and (problem := pairs_problem(spec.pairs, len(spec.words))):
+        raise ValueError(problem)
+    for name, array in arrays_of(spec):
         shape = wanted[name] if array.ndim == 2 else (wanted[name][0],)
         if array.shape != shape or (array.ndim == 1 and wanted[name][1] != 1):
             raise ValueError(f"{name} must have shape {wanted[name]}, got {array.shape}")

@@ -20,6 +20,8 @@ from karui.data.vocabulary import Vocabulary
 from karui.errors import UserError
 from karui.files import atomic_write
 from karui.sparse import SparseVariationalDropout, density, penalty, sparsify, words_kept
+from karui.tasks.linear_scores import LinearScores, fit_scores, load_scores
+from karui.tasks.pair_scores import PairScores
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
 from karui.tasks.teacher import linear_teacher
 from karui.tasks.text_classifier import TextClassifier
@@ -28,6 +30,7 @@ EVALUATION_TOKENS = 32_768  # padded tokens of an evaluation batch
 TRAINING_TOKENS = 65_536  # of a training batch: one text of a megabyte must not be padded 64 times over
 VOCABULARY_FILE = "vocabulary.json"
 TEACHER_FILE = "teacher.npy"
+LINEAR_FILE = "linear.npz"
 
 
 def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: SparseSettings) -> nn.Module:
@@ -44,6 +47,7 @@ def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: Spar
         word_scores=model.word_scores,
         activation=model.activation,
         options=model.options(),
+        linear_share=model.linear_share,
         embedding_dropout=model.embedding_dropout,
         dropout=model.dropout,
         word_dropout=model.word_dropout,
@@ -61,7 +65,7 @@ def load_run_model(
 ) -> tuple[nn.Module, list[str], list[str]]:
     """The untrained model, the words and the labels of a run folder; its weights are the caller's to load.
 
-    Raises UserError when the folder holds no vocabulary.
+    Raises UserError when the folder holds no vocabulary, or not the linear model that the settings ask for.
     """
     path = run_dir / VOCABULARY_FILE
     try:
@@ -70,7 +74,18 @@ def load_run_model(
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"{path}: no readable vocabulary ({error}); give the folder of a run made by `karui train classify`"
         raise UserError(message) from error
-    return build_model(len(words), len(labels), model, sparse), words, labels
+    found = build_model(len(words), len(labels), model, sparse)
+    if model.linear_share:
+        load_linear(found, load_scores(run_dir / LINEAR_FILE, n_words=len(words), n_classes=len(labels)))
+    return found, words, labels
+
+
+def load_linear(model: nn.Module, scores: LinearScores) -> None:
+    """Give the linear part of a TextClassifier, sparse or not, its values."""
+    part = getattr(model, "linear", None)
+    if not isinstance(part, PairScores):
+        raise TypeError(f"{type(model).__name__} has no linear part: build it with linear_share")
+    part.load(scores)
 
 
 class ClassificationTask:
@@ -106,6 +121,7 @@ class ClassificationTask:
         )
         self.seed = seed
         self._targets: Tensor | None = None
+        self._linear_weights = model.linear_weights if model.linear_share else 0
 
     @cached_property
     def valid_set(self) -> EncodedDataset:
@@ -142,6 +158,21 @@ class ClassificationTask:
         self._targets = share * torch.from_numpy(opinion) + (1.0 - share) * F.one_hot(labels, n_classes)
         return self._targets
 
+    def ready_linear(self, file: Path | None = None) -> None:
+        """Give the linear part of the model, where it has one, its values: from `file`, or by a fit that goes there."""
+        if not self._linear_weights:
+            return
+        n_words, n_classes = len(self.vocabulary), len(self.label_names)
+        if file is not None and file.exists():
+            scores = load_scores(file, n_words=n_words, n_classes=n_classes)
+        else:
+            documents, weights = self.train_set, self._linear_weights
+            scores = fit_scores(documents, n_words=n_words, n_classes=n_classes, weights=weights)
+            if file is not None:
+                scores.save(file)
+        load_linear(self.model, scores)
+        self._linear_weights = 0
+
     def split(self, name: str) -> TextDataset:
         """The texts of "train", "valid" or "test"; raises UserError where the set has no such part."""
         part = getattr(self.splits, name)
@@ -170,6 +201,7 @@ class ClassificationTask:
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Accuracy (0 to 1) and nll (nats a document) of "valid" or "test"."""
+        self.ready_linear()
         documents = self.valid_set
         if split != "valid":
             documents = encode_dataset(self.split(split), self.vocabulary, self.data.max_tokens)
@@ -185,13 +217,15 @@ class ClassificationTask:
 
     def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:  # noqa: ARG002
         """All parameters at one learning rate."""
+        self.ready_linear()  # the tensors of the model are complete before the loop looks at them
         return [{"params": list(self.model.parameters())}]
 
     def save_artifacts(self, run_dir: Path) -> None:
-        """Write the words and labels, which rebuild the model beside the recipe, and the teacher's opinion."""
+        """Write words and labels, which rebuild the model beside the recipe, the teacher's opinion, the linear part."""
         content = {"words": self.vocabulary.words, "labels": self.label_names, "subset": self.splits.subset}
         atomic_write(run_dir / VOCABULARY_FILE, json.dumps(content, ensure_ascii=False))
         self.targets(run_dir / TEACHER_FILE)
+        self.ready_linear(run_dir / LINEAR_FILE)
 
 
 def load_data(data: DataSettings) -> Splits:

@@ -70,16 +70,25 @@ class NgramIndex:
     def _document_keys(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return (key, document, times) of each feature in each document, sorted by key, and the lengths."""
         ids, offsets = self._ids.encode_batch(list(texts))
-        ids = ids.astype(np.int64)
-        lengths = np.diff(offsets)
-        documents = np.repeat(np.arange(len(lengths)), lengths)
-        base = len(self.words) + 1
-        pair = (documents[:-1] == documents[1:]) & (ids[:-1] > 0) & (ids[1:] > 0)
-        keys = np.concatenate([ids[ids > 0], (ids[:-1] * base + ids[1:])[pair]])
-        owners = np.concatenate([documents[ids > 0], documents[:-1][pair]])
-        both, frequencies = np.unique(keys * max(len(lengths), 1) + owners, return_counts=True)
-        keys, owners = np.divmod(both, max(len(lengths), 1))
-        return keys, owners, frequencies, lengths
+        return *ngram_keys(ids, offsets, len(self.words)), np.diff(offsets)
+
+
+def ngram_keys(
+    ids: np.ndarray, offsets: np.ndarray, n_words: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (key, document, times) of each feature in each document, sorted by key.
+
+    ids: those of all documents in a row; document k begins at offsets[k], offsets is (D + 1,). Keys as in `NgramIndex`.
+    """
+    ids, base = ids.astype(np.int64), n_words + 1
+    lengths = np.diff(offsets)
+    documents = np.repeat(np.arange(len(lengths)), lengths)
+    pair = (documents[:-1] == documents[1:]) & (ids[:-1] > 0) & (ids[1:] > 0)
+    keys = np.concatenate([ids[ids > 0], (ids[:-1] * base + ids[1:])[pair]])
+    owners = np.concatenate([documents[ids > 0], documents[:-1][pair]])
+    both, frequencies = np.unique(keys * max(len(lengths), 1) + owners, return_counts=True)
+    keys, owners = np.divmod(both, max(len(lengths), 1))
+    return keys, owners, frequencies
 
 
 def scaled(counts: sparse.csr_matrix, lengths: np.ndarray, length_power: float) -> sparse.csr_matrix:

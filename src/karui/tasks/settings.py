@@ -87,6 +87,12 @@ class ModelSettings:
     word_scores: bool = True
     """Add one learned score a word and class: sum over the words / sqrt(length)."""
 
+    linear_share: float = 0.0
+    """Part of the logits that a linear model of words and pairs of adjacent words has, fitted apart; 0 = none."""
+
+    linear_weights: int = 6000
+    """Weights kept of that linear model, the largest."""
+
     embedding_dropout: float = 0.2
     """Dropout on the embedded words."""
 
@@ -118,6 +124,8 @@ class ModelSettings:
         for name in ("embedding_dim", "hidden_size", "num_layers"):
             _check(name, getattr(self, name), ">= 1", getattr(self, name) >= 1)
         _check("directions", self.directions, "1 or 2", self.directions in (1, 2))
+        _check("linear_share", self.linear_share, "in [0, 1)", 0 <= self.linear_share < 1)
+        _check("linear_weights", self.linear_weights, ">= 1", self.linear_weights >= 1)
         for name in ("embedding_dropout", "dropout", "word_dropout"):
             _check(name, getattr(self, name), "in [0, 1)", 0 <= getattr(self, name) < 1)
         _check("num_stats", self.num_stats, ">= 1", self.num_stats >= 1)

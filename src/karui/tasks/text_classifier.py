@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from karui.nn.registry import RECURRENT, build_recurrent
+from karui.tasks.pair_scores import PairScores
 
 POOLINGS = ("last", "mean", "max", "mean+max")
 
@@ -25,7 +26,9 @@ class TextClassifier(nn.Module):
     label.
 
     recurrent: a name of `karui.nn.registry`, or "none". activation: of "sru" alone. options: further arguments of the
-    layer's constructor, such as num_stats. Raises ValueError on arguments out of range.
+    layer's constructor, such as num_stats. linear_share: part of the logits in eval mode that `linear` has, a fixed
+    model fitted apart (its values are loaded later); training is the network's alone. Raises ValueError on arguments
+    out of range.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class TextClassifier(nn.Module):
         word_scores: bool = True,
         activation: str = "identity",
         options: Mapping[str, Any] | None = None,
+        linear_share: float = 0.0,
         embedding_dropout: float = 0.0,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
@@ -63,6 +67,7 @@ class TextClassifier(nn.Module):
         with torch.no_grad():
             self.embedding.weight.uniform_(-0.1, 0.1)[:, self.embedding_dim :] = 0.0
             self.embedding.weight[0] = 0.0
+        self.linear = PairScores(n_words, self.n_outputs, share=linear_share) if linear_share else None
         self.recurrent: nn.Module | None = None
         pooled = 0
         if recurrent != "none":
@@ -82,7 +87,14 @@ class TextClassifier(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids (B, T), 0 beyond lengths (B,); logits (B, C)."""
-        ids = ids.t()
+        logits = self._network(ids.t(), lengths)
+        if self.linear is None or self.training:
+            return logits
+        share = self.linear.share
+        return (1.0 - share) * logits + share * self.linear(ids.t(), lengths)
+
+    def _network(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """ids (T, B) to the logits (B, C) of the part that is trained."""
         if self.training and self.word_dropout:
             ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.word_dropout)
         embedded = self.embedding(ids)  # (T, B, E + S)
