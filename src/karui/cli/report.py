@@ -105,11 +105,13 @@ def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple
 
 def _measure(path: Path) -> None:
     """Measure the rivals on the splits of a run and write `baselines.json` into it."""
+    from karui.cli.runs import refuse_sequences
     from karui.recipes import base
     from karui.recipes.classification import ClassificationRecipe
     from karui.tasks.baseline import baselines, save_baselines
     from karui.tasks.classification import load_data
 
+    refuse_sequences(path)
     recipe = base.load(ClassificationRecipe, path / "config.json")
     sys.stderr.write("measuring the baselines ...\n")
     seed = recipe.train.seed

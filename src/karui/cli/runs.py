@@ -77,11 +77,7 @@ def open_run(run_dir: Path) -> TrainedRun:
     """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is no run folder; karui train classify ... --out {run_dir} makes one")
-    if (task := task_of_run(run_dir)) != "classify":
-        raise UserError(
-            f"{run_dir} is a run of karui train {task}: only text classifiers become .karui files so far;"
-            f" karui eval {run_dir} measures it"
-        )
+    refuse_sequences(run_dir)
     from karui.recipes import base
     from karui.recipes.classification import ClassificationRecipe
     from karui.tasks.classification import load_run_model
@@ -93,6 +89,15 @@ def open_run(run_dir: Path) -> TrainedRun:
     check_matches(weights, model.state_dict(), run_dir / "checkpoints" / FINAL)
     model.load_state_dict(weights)
     return TrainedRun(run_dir, recipe, model.eval(), words, labels)
+
+
+def refuse_sequences(run_dir: Path) -> None:
+    """Raise UserError for a run of a task that has no file to make yet."""
+    if (task := task_of_run(run_dir)) != "classify":
+        raise UserError(
+            f"{run_dir} is a run of karui train {task}: only text classifiers become .karui files so far;"
+            f" karui eval {run_dir} measures it"
+        )
 
 
 def us_per_document(answer: Callable[[list[str]], Any], texts: Sequence[str]) -> float | None:

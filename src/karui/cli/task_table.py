@@ -47,7 +47,13 @@ def recipe_class(task: str) -> type[Any]:
 def make_task(task: str, recipe: Any) -> Any:
     """Build the task of a recipe: read its data and make the untrained model."""
     groups = [getattr(recipe, name) for name in ("data", "model", "sparse") if hasattr(recipe, name)]
-    return _find("karui.tasks", entry_of(task).task_class)(*groups, seed=recipe.train.seed)
+    made = _find("karui.tasks", entry_of(task).task_class)
+    if task == "classify":
+        return made(*groups, seed=recipe.train.seed)
+    try:
+        return made(*groups, seed=recipe.train.seed)
+    except ValueError as error:  # a layer refuses an option: gate_bias must be none for statistical-ru, ...
+        raise UserError(f"model.{error}") from error
 
 
 def task_of_recipe(recipe: Any) -> str:

@@ -57,17 +57,20 @@ def styled(draw: Callable[Arguments, Picture]) -> Callable[Arguments, Picture]:
 
 
 @styled
-def learning_curves(lines: Sequence[MetricsLine]) -> str | None:
-    """Return loss, KL, accuracy, density and kept words against the epoch; None where nothing was logged."""
+def learning_curves(lines: Sequence[MetricsLine], *, loss: str = "loss (nats a document)") -> str | None:
+    """Return loss, KL, accuracy, density and kept words against the epoch; None where nothing was logged.
+
+    loss: the title of the first panel, with the unit of the task.
+    """
     train = [line for line in lines if line.get("split") == "train"]
     valid = [line for line in lines if line.get("split") == "valid"]
     steps = _steps_per_epoch(lines)
     panels: list[tuple[str, list[tuple[str, str, list[tuple[float, float]]]], str]] = [
         (
-            "loss (nats a document)",
+            loss,
             [
                 ("train", TRAIN, _series(train, "loss", steps)),
-                ("validation", VALID, _series(valid, "nll", steps)),
+                ("validation", VALID, _series(valid, "nll", steps) or _series(valid, "mse", steps)),
             ],
             "",
         ),

@@ -15,6 +15,12 @@ from karui.report.units import format_bytes, format_percent, format_times, forma
 
 STYLE = Path(__file__).with_name("style.css")
 WORDS_SHOWN, WORDS_PER_CLASS = 96, (8, 24)  # in all; at least and at most for one label
+LOSSES = {
+    "pixels": "loss (nats an image)",
+    "music": "loss (nats a step)",
+    "copy": "loss (nats a step)",
+    "adding": "loss (squared error)",
+}
 MAX_EXAMPLES = 12
 MAX_CHARACTERS = 1500  # of one example
 
@@ -39,6 +45,8 @@ def render(run: RunFolder, dense: RunFolder | None = None) -> str:
     """Return the page of a run as HTML."""
     title = " · ".join(part for part in (run.data_name, run.recipe_name) if part) or run.path.name
     facts = [f"{key} {run.results[key]}" for key in ("seed", "date", "hardware") if key in run.results]
+    if run.results.get("task", "classification") != "classification":
+        return _page(title, facts, [_metrics_section(run), _curves_section(run), _settings_section(run)])
     sections = [
         _section("Results", run_table(run, dense).to_html()),
         _accuracy_section(run, dense),
@@ -48,6 +56,11 @@ def render(run: RunFolder, dense: RunFolder | None = None) -> str:
         _examples_section(run),
         _settings_section(run),
     ]
+    footer = "sizes are bytes of whole files, vocabulary included."
+    return _page(title, facts, [_tiles(run, dense), *sections], footer=footer)
+
+
+def _page(title: str, facts: Sequence[str], sections: Sequence[str], *, footer: str = "") -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -55,8 +68,8 @@ def render(run: RunFolder, dense: RunFolder | None = None) -> str:
         f"<title>{_text(title)} · karui</title>\n"
         f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n"
         f"<header><h1>{_text(title)}</h1><p>{_text(' · '.join(facts))}</p></header>\n"
-        f"{_tiles(run, dense)}{''.join(sections)}"
-        "<footer>Written by <code>karui report</code>; sizes are bytes of whole files, vocabulary included."
+        f"{''.join(sections)}"
+        f"<footer>Written by <code>karui report</code>{'; ' if footer else ''}{footer}"
         "</footer>\n</main>\n</body>\n</html>\n"
     )
 
@@ -95,6 +108,16 @@ def _tiles(run: RunFolder, dense: RunFolder | None) -> str:
     return f'<div class="tiles">{shown}</div>\n'
 
 
+def _metrics_section(run: RunFolder) -> str:
+    """Return the figures of a run that makes no compact file."""
+    table = Table([Column("figure"), Column("value", number=True)])
+    for name, value in run.results.get("metrics", {}).items():
+        table.rows.append(
+            [name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4g}"]
+        )
+    return _section("Results", table.to_html())
+
+
 def _accuracy_section(run: RunFolder, dense: RunFolder | None) -> str:
     points: Sequence[Mapping[str, Any]] = (run.baselines or {}).get("points", [])
     figure = figures.accuracy_against_bytes(run.files, dense_of(run, dense), points, key=accuracy_key(run))
@@ -105,7 +128,8 @@ def _accuracy_section(run: RunFolder, dense: RunFolder | None) -> str:
 
 
 def _curves_section(run: RunFolder) -> str:
-    figure = figures.learning_curves(run.metrics)
+    task = run.results.get("task", "classification")
+    figure = figures.learning_curves(run.metrics, loss=LOSSES.get(task, "loss (nats a document)"))
     return _section(
         "Learning curves", figure or _missing("No metrics.jsonl here; this writes one", "karui train")
     )
