@@ -28,6 +28,7 @@ MANY_ARGUMENTS = {
     "src/karui/nn/sru.py": 17,  # those, then its own: each is one choice of the description
     "src/karui/nn/statistical.py": 20,  # the same
     "src/karui/ops/simple_recurrence/triton.py": 13,  # same as cpu.py
+    "src/karui/ops/statistical_recurrence/triton.py": 12,  # same
     "src/karui/ops/simple_recurrence/cpu.py": 12,  # a registered op takes its tensors one by one
     "src/karui/ops/statistical_recurrence/cpu.py": 11,  # the same
     "src/karui/tasks/text_classifier.py": 15,  # one word for each choice of the model's description

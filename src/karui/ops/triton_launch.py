@@ -6,13 +6,14 @@ Nothing here or in `karui` imports Triton before a kernel is asked for; `import 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Triton 3.9 warns where this is not said; a product and the sum behind it in one rounding is what we count on.
-COMPILE_OPTIONS = {"enable_fp_fusion": True}
+COMPILE_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 
 
 @cache

@@ -44,7 +44,13 @@ class _Walk:
         self.wide = torch.float64 if f.dtype == torch.float64 else torch.float32
         self.sizes = (T, B, self.length)
         acc = tl.float64 if f.dtype == torch.float64 else tl.float32
-        self.constants = {"D": D, "H": H, "BLOCK": BLOCK, "ACC": acc, "num_warps": 1} | COMPILE_OPTIONS
+        self.constants: dict[str, Any] = {
+            "D": D,
+            "H": H,
+            "BLOCK": BLOCK,
+            "ACC": acc,
+            "num_warps": 1,
+        } | COMPILE_OPTIONS
 
     def run(self, kernel: Any, arrays: tuple, first: Tensor, results: tuple[Tensor, ...]) -> None:
         """Launch `kernel(*arrays, first, *results, ...)`; cut in chunks, after a walk that finds their first states."""
@@ -59,7 +65,10 @@ class _Walk:
             summary = self.f.new_empty(3, self.chunks, B, D, H, dtype=self.wide)
             factors, addends, carried = summary.unbind(0)
             kernel[grid](*arrays, first, *results, factors, addends, *self.sizes, SUMMARY=True, **constants)
-            carry_constants = self.constants | {"ROWS": 1 << (self.chunks - 1).bit_length(), "num_warps": 4}
+            carry_constants: dict[str, Any] = self.constants | {
+                "ROWS": 1 << (self.chunks - 1).bit_length(),
+                "num_warps": 4,
+            }
             carry_kernel[(self.blocks,)](factors, addends, first, carried, B, self.chunks, **carry_constants)
             kernel[grid](
                 *arrays, carried, *results, factors, addends, *self.sizes, SUMMARY=False, **constants

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from karui.ops import triton_launch
 from karui.ops.statistical_recurrence import reference
 
-IMPLEMENTATIONS = ("reference", "cpp")
+IMPLEMENTATIONS = ("reference", "cpp", "triton")
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
 COMPILED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -35,8 +36,8 @@ def statistical_recurrence(
     padding_mask (T, B) bool: True marks a step that changes nothing, whatever stands there (NaN too), and gets no
     gradient; mu repeats the last averages there. activation: "relu", "elu" or "tanh".
     last_only: mu is then (1, B, A*P), the last averages, and the steps between take no memory.
-    implementation: "reference", "cpp" or None for the fastest one that this device and dtype have. "cpp" runs 16-bit
-    tensors in float32 inside. Gradients of gradients go through the reference.
+    implementation: "reference", "cpp", "triton" or None for the fastest one that this device and dtype have. Compiled
+    ones run 16-bit tensors in float32 inside. Gradients of gradients go through the reference.
 
     Returns mu (T, B, A*P) and mu_n (B, A*P). Raises ValueError on shapes that do not fit or an unknown word.
     """
@@ -45,14 +46,17 @@ def statistical_recurrence(
     _check(projected, (weight_r, bias_r, weight_phi), alphas, mu_0, padding_mask)
     options = {"alphas": alphas, "mu_0": mu_0, "padding_mask": padding_mask}
     options |= {"activation": activation, "last_only": last_only}
-    if _choose(projected, implementation) == "cpp":
-        from karui.ops.statistical_recurrence import cpu
+    choice = _choose(projected, weight_phi, len(alphas), implementation)
+    if choice == "cpp":
+        from karui.ops.statistical_recurrence import cpu as chosen
+    elif choice == "triton":
+        from karui.ops.statistical_recurrence import triton as chosen
+    else:
+        chosen = reference
+    return chosen.statistical_recurrence(projected, weight_r, bias_r, weight_phi, **options)
 
-        return cpu.statistical_recurrence(projected, weight_r, bias_r, weight_phi, **options)
-    return reference.statistical_recurrence(projected, weight_r, bias_r, weight_phi, **options)
 
-
-def _choose(projected: Tensor, implementation: str | None) -> str:
+def _choose(projected: Tensor, weight_phi: Tensor | None, A: int, implementation: str | None) -> str:
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
     compiled = projected.device.type == "cpu" and projected.dtype in COMPILED_DTYPES
@@ -61,6 +65,12 @@ def _choose(projected: Tensor, implementation: str | None) -> str:
             f"implementation 'cpp' needs a CPU tensor of 16, 32 or 64 bits, got {projected.dtype} on "
             f"{projected.device}; move it there or choose 'reference'"
         )
+    if implementation == "triton":
+        triton_launch.check_can_run(projected)
+    if implementation is None and triton_launch.runs_by_itself(projected):
+        from karui.ops.statistical_recurrence import triton
+
+        return "reference" if triton.refusal(weight_phi, A, projected.dtype) else "triton"
     one_step = projected.shape[0] == 1 and projected.dtype in (torch.float32, torch.float64)
     # A single step (streaming) is over before the compiled walk has packed its weights.
     return implementation or ("cpp" if compiled and not one_step else "reference")
