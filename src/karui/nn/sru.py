@@ -28,7 +28,9 @@ class SRU(SimpleRecurrence):
     in each layer that this makes smaller (rank below its input width and below D*H).
 
     dropout: one mask a sequence on the transform branch of every layer but the last (in v1 on g(c) only). The other
-    arguments stand in `StackedRecurrence`. Raises ValueError on arguments out of range.
+    arguments stand in `StackedRecurrence`. 16-bit inputs are computed with a float32 state inside; under autocast the
+    output has autocast's dtype and the state that of hx (of the input without one).
+    Raises ValueError on arguments out of range.
     """
 
     def __init__(
