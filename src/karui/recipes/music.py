@@ -33,9 +33,9 @@ def _recipe(prefix: str, layer: str, data: MusicData, max_epochs: int) -> MusicR
     )
 
 
-_JSB_RECIPES = {recipe.name: recipe for recipe in (_recipe("jsb", layer, _JSB, 30) for layer in _SIZES)}
+_JSB_RECIPES = {recipe.name: recipe for recipe in (_recipe("jsb", layer, _JSB, 25) for layer in _SIZES)}
 _NOTTINGHAM_RECIPES = {
-    recipe.name: recipe for recipe in (_recipe("nottingham", layer, _NOTTINGHAM, 30) for layer in _SIZES)
+    recipe.name: recipe for recipe in (_recipe("nottingham", layer, _NOTTINGHAM, 16) for layer in _SIZES)
 }
 _PUBLISHED = MusicRecipe(
     name="music-published",
@@ -65,11 +65,11 @@ def _row(recipe: MusicRecipe, *, trials: int, epochs: int, examples: int, seeds:
 
 ROWS = {
     **{
-        name: _row(recipe, trials=10, epochs=15, examples=0, seeds=(0, 1, 2))
+        name: _row(recipe, trials=6, epochs=10, examples=0, seeds=(0, 1, 2))
         for name, recipe in _JSB_RECIPES.items()
     },
     **{
-        name: _row(recipe, trials=8, epochs=3, examples=173, seeds=(0,))
+        name: _row(recipe, trials=6, epochs=2, examples=173, seeds=(0,))
         for name, recipe in _NOTTINGHAM_RECIPES.items()
     },
 }

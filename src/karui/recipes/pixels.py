@@ -42,7 +42,7 @@ _PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden_size": 200, "gate_bias": 3.0},
     "gru": {"hidden_size": 200, "gate_bias": 1.0},
 }
-_SMALL_TRAIN = TrainSettings(max_epochs=20, lr=3e-3, grad_clip_norm=1.0, threads=1)
+_SMALL_TRAIN = TrainSettings(max_epochs=12, lr=3e-3, grad_clip_norm=1.0, threads=1)
 _PUBLISHED_TRAIN = TrainSettings(
     max_epochs=200, lr=1e-3, grad_clip_norm=1.0, schedule="constant", patience=20, threads=1
 )
@@ -85,7 +85,7 @@ def _row(recipe: PixelRecipe) -> Row:
     ranges = {"train.lr": (3e-4, 3e-2), "train.grad_clip_norm": (0.1, 10.0), "model.dropout": (0.0, 0.5)}
     if recipe.model.gate_bias is not None:
         ranges["model.gate_bias"] = (0.0, 5.0)
-    return Row(recipe=recipe, search=SearchSettings(trials=8, epochs=1, examples=18_000, ranges=ranges))
+    return Row(recipe=recipe, search=SearchSettings(trials=6, epochs=1, examples=12_000, ranges=ranges))
 
 
 ROWS = {
