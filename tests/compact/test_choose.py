@@ -6,7 +6,7 @@ import pytest
 import karui
 from karui.compact.choose import STEPS, Wish, choose, least_say
 from karui.compact.convert import to_spec
-from karui.compact.rounding import encode_rounded, groups, rounded
+from karui.compact.rounding import encode_rounded, group_of, groups, rounded
 from karui.compact.shrink import shrink
 from karui.compact.weights import named_arrays
 from karui.errors import UserError
@@ -40,6 +40,22 @@ def test_the_file_holds_the_rounded_description(case):
         np.testing.assert_array_equal(found, expected[rows] if by_word else expected, err_msg=name)
     assert len(np.unique(np.abs(small.word_scores))) <= 4
     assert len(np.unique(np.abs(small.embedding))) <= 8
+
+
+@pytest.mark.parametrize("kind", ["statistical-ru", "qrnn", "mingru"])
+def test_the_file_of_every_layer_holds_the_rounded_description(kind):
+    """Constants that rounding makes are not folded: a sum would no longer be a multiple of the scale."""
+    model = random_model(kind, density=0.3, seed=4, n_classes=3, embedding_dim=4, hidden_size=4, num_layers=2)
+    spec = shrink(to_spec(model, [f"w{i:02}" for i in range(25)], list("abc")))
+    levels = dict.fromkeys(groups(spec), 3)
+    small, _ = rounded(spec, levels)
+    held = karui.load(encode_rounded(spec, levels)).spec
+    assert [each.kind for each in held.layers] == [each.kind for each in small.layers]
+    for (name, expected), (_, found) in zip(named_arrays(small), named_arrays(held), strict=True):
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    assert {group_of(f"layers.0.forward.{name}") for name in ("weight_r", "weight_phi", "weight_o")} == {
+        "recurrent"
+    }
 
 
 def test_the_error_of_rounding_is_at_most_half_a_step(case):

@@ -44,6 +44,21 @@ def test_a_changed_weight_is_found(case, part):
         prove(encode(spec), reference, samples, exact=True)
 
 
+@pytest.mark.parametrize("part", ["weight_ih", "weight_r", "weight_phi", "weight_o", "bias", "alphas"])
+def test_a_changed_statistic_is_found(part):
+    options = {"num_stats": 4, "recur_size": 3, "alphas": (0.0, 0.5, 0.9), "activation": "tanh"}
+    sizes = {"embedding_dim": 4, "hidden_size": 3, "options": options}
+    model = random_model("statistical-ru", density=1.0, seed=6, n_classes=3, **sizes)
+    spec = shrink(to_spec(model, WORDS, list("abc")))
+    samples = proof_texts([" ".join(WORDS[i:]) for i in range(20)], spec.words)
+    reference = torch_logits(model, WORDS, [text.split() for text in samples])
+    prove(encode(spec), reference, samples, exact=True)
+    array = getattr(spec.layers[0].directions[1], part)
+    array[np.unravel_index(np.abs(array).argmax(), array.shape)] *= 1.1
+    with pytest.raises(UserError, match="not written: the file's logits differ"):
+        prove(encode(spec), reference, samples, exact=True)
+
+
 def test_a_dropped_word_is_found(case):
     spec, samples, reference = case
     spec.words[3] = "gone"

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from karui.nn.registry import RECURRENT
+from karui.tasks.classification import build_model
+from karui.tasks.settings import ModelSettings, SparseSettings
 from karui.tasks.text_classifier import POOLINGS, TextClassifier
 
 LENGTHS = torch.tensor([6, 3, 1])
@@ -24,7 +27,7 @@ def build(**options: Any) -> TextClassifier:
     return model
 
 
-@pytest.mark.parametrize("recurrent", ["sru", "lstm", "gru"])
+@pytest.mark.parametrize("recurrent", RECURRENT)
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("directions", [1, 2])
 def test_each_text_alone_gives_the_numbers_it_has_in_a_batch(
@@ -95,3 +98,22 @@ def test_word_dropout_replaces_words_by_the_zero_row() -> None:
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_settings_reach_the_layer() -> None:
+    def layer(**choices: Any) -> Any:
+        model = build_model(11, 3, ModelSettings(**choices), SparseSettings())
+        return model.recurrent
+
+    statistical = layer(
+        recurrent="statistical-ru", num_stats=7, recur_size=0, alphas=(0.5,), learn_alphas=True
+    )
+    assert (statistical.num_stats, statistical.recur_size, statistical.alphas) == (7, 0, (0.5,))
+    assert statistical.learn_alphas
+    assert statistical.activation == "relu", "the activation of the settings is sru's"
+    assert layer(recurrent="qrnn", window=2).window == 2
+    assert layer(activation="relu").activation == "relu"
+    for wrong in ({"num_stats": 0}, {"recur_size": -1}, {"alphas": ()}, {"alphas": (1.5,)}, {"window": 3}):
+        [name] = wrong
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            ModelSettings(**wrong)
