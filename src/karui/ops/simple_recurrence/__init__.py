@@ -44,14 +44,7 @@ def simple_recurrence(
     """
     _check(u, x, weight_c, bias, c_0)
     T, B, D, _, H = u.shape
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    if (weight_c is None) != (variant == "v1"):
-        raise ValueError(
-            f"weight_c must be None with variant 'v1' and a tensor with 'v2', got variant {variant!r}"
-        )
-    if activation not in reference.ACTIVATIONS:
-        raise ValueError(f"activation must be one of {tuple(reference.ACTIVATIONS)}, got {activation!r}")
+    _check_words(variant, activation, weight_c)
     if dropout_mask is not None and tuple(dropout_mask.shape) != (B, D * H):
         raise ValueError(f"dropout_mask must have shape {(B, D * H)}, got {tuple(dropout_mask.shape)}")
     if lengths is not None:
@@ -82,6 +75,17 @@ def simple_recurrence(
         scale=scale,
     )
     return h.to(u.dtype), c_n.to(c_0.dtype)
+
+
+def _check_words(variant: str, activation: str, weight_c: Tensor | None) -> None:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    if (weight_c is None) != (variant == "v1"):
+        raise ValueError(
+            f"weight_c must be None with variant 'v1' and a tensor with 'v2', got variant {variant!r}"
+        )
+    if activation not in reference.ACTIVATIONS:
+        raise ValueError(f"activation must be one of {tuple(reference.ACTIVATIONS)}, got {activation!r}")
 
 
 def _check(u: Tensor, x: Tensor | None, weight_c: Tensor | None, bias: Tensor, c_0: Tensor) -> None:
