@@ -43,18 +43,12 @@ def simple_recurrence(
     fit, unknown words and a named implementation that cannot run.
     """
     _check(u, x, weight_c, bias, c_0)
-    T, B, D, _, H = u.shape
     _check_words(variant, activation, weight_c)
-    if dropout_mask is not None and tuple(dropout_mask.shape) != (B, D * H):
-        raise ValueError(f"dropout_mask must have shape {(B, D * H)}, got {tuple(dropout_mask.shape)}")
     if lengths is not None:
         if padding_mask is not None:
             raise ValueError("give lengths or padding_mask, not both")
-        padding_mask = torch.arange(T, device=u.device)[:, None] >= lengths
-    if padding_mask is not None and (padding_mask.dtype != torch.bool or tuple(padding_mask.shape) != (T, B)):
-        raise ValueError(
-            f"padding_mask must be bool of shape {(T, B)}, got {padding_mask.dtype} of {tuple(padding_mask.shape)}"
-        )
+        padding_mask = torch.arange(u.shape[0], device=u.device)[:, None] >= lengths
+    _check_masks(u, padding_mask, dropout_mask)
     choice = choose_implementation(u, implementation, IMPLEMENTATIONS)
     if choice == "cpp":
         from karui.ops.simple_recurrence import cpu as chosen
@@ -75,6 +69,16 @@ def simple_recurrence(
         scale=scale,
     )
     return h.to(u.dtype), c_n.to(c_0.dtype)
+
+
+def _check_masks(u: Tensor, padding_mask: Tensor | None, dropout_mask: Tensor | None) -> None:
+    T, B, D, _, H = u.shape
+    if dropout_mask is not None and tuple(dropout_mask.shape) != (B, D * H):
+        raise ValueError(f"dropout_mask must have shape {(B, D * H)}, got {tuple(dropout_mask.shape)}")
+    if padding_mask is not None and (padding_mask.dtype != torch.bool or tuple(padding_mask.shape) != (T, B)):
+        raise ValueError(
+            f"padding_mask must be bool of shape {(T, B)}, got {padding_mask.dtype} of {tuple(padding_mask.shape)}"
+        )
 
 
 def _check_words(variant: str, activation: str, weight_c: Tensor | None) -> None:
