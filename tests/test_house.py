@@ -29,6 +29,7 @@ MANY_ARGUMENTS = {
     "src/karui/nn/statistical.py": 20,  # the same
     "src/karui/ops/simple_recurrence/triton.py": 13,  # same as cpu.py
     "src/karui/ops/statistical_recurrence/triton.py": 12,  # same
+    "src/karui/ops/simple_recurrence/__init__.py": 12,  # five tensors, two masks, four words and the short form lengths
     "src/karui/ops/simple_recurrence/cpu.py": 12,  # a registered op takes its tensors one by one
     "src/karui/ops/statistical_recurrence/cpu.py": 11,  # the same
     "src/karui/tasks/text_classifier.py": 15,  # one word for each choice of the model's description
