@@ -48,6 +48,7 @@ def make_spec() -> SpecMaker:
         pooling: str = "mean+max",
         scores: bool = True,
         density: float = 0.5,
+        pairs: int = 0,
         seed: int = 0,
     ) -> ClassifierSpec:
         rng = np.random.default_rng(seed)
@@ -89,6 +90,14 @@ def make_spec() -> SpecMaker:
             output_weight=array(outputs, pooled),
             output_bias=array(outputs),
             word_scores=table(outputs) if scores else None,
+            **(random_pairs(words, outputs, pairs, rng) if pairs else {}),
         )
 
     return make
+
+
+def random_pairs(words: int, outputs: int, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """`count` pairs of word ids and their scores."""
+    chosen = np.sort(rng.permutation(words**2)[:count])
+    scores = rng.normal(size=(count, outputs)).astype(np.float32)
+    return {"pairs": np.stack(np.divmod(chosen, words), axis=1) + 1, "pair_scores": scores}

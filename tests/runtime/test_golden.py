@@ -4,6 +4,7 @@
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,13 @@ CASES = {
     "mingru": (golden_spec("mingru", (5,), ["no", "yes"], "last"), {"values": "fp32"}),
     "relu": (golden_spec("sru", (3,), ["no", "yes"], "max", "relu"), {"values": "int8", "coding": False}),
 }
+PAIRS = np.asarray([[1, 5], [3, 3], [9, 1], [9, 6], [12, 9], [15, 2]])  # two of them are in the text
+CASES["pairs"] = (
+    replace(
+        golden_spec("sru", (4,), ["a", "b", "c"], "mean"), pairs=PAIRS, pair_scores=array(6, 3, start=11)
+    ),
+    {"values": "int8", "levels": 15},
+)
 TEXT = "A quiet, funny film! Don't call it dull."
 ANSWERS = {
     "tiny": [1.087845],
@@ -117,6 +125,7 @@ ANSWERS = {
     "qrnn": [0.113612, 0.307582, 0.4006],
     "mingru": [-1.35362],
     "relu": [-0.284673],
+    "pairs": [0.172273, -0.230975, 0.321467],
 }
 
 

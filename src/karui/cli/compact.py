@@ -108,7 +108,6 @@ def _make(
     from karui.compact.build import compact as build
     from karui.compact.convert import to_spec
     from karui.runtime.format import encode
-    from karui.runtime.tokenise import count_words
 
     masked = trained.masked()
     reference = trained.answers(masked)
@@ -122,7 +121,7 @@ def _make(
         truth=splits.valid.labels,
         max_tokens=trained.max_tokens,
         wish=wish,
-        counts=count_words(splits.train.texts) if wish.max_bytes is not None else None,
+        counts=None if wish.max_bytes is None else _counts(trained, masked, splits.train.texts),
         provenance=provenance,
     )
     atomic_write(output, made.data)
@@ -145,6 +144,17 @@ def _make(
     changed = {"fp32": _labels_changed(karui.load(made.exact_data).logits(texts), logits["masked"])}
     changed[made.chosen.values] = _labels_changed(logits["compact"], logits["masked"])
     return Measured(made, artifact, models, changed)
+
+
+def _counts(trained: TrainedRun, masked: Any, texts: list[str]) -> dict[str, int]:
+    """How often each word occurs in texts, and each pair of the model."""
+    from karui.runtime.tokenise import count_words
+    from karui.tasks.ngrams import pair_counts
+
+    counts = dict(count_words(texts))
+    if masked.linear is not None:
+        counts |= pair_counts(texts, trained.words, masked.linear.pairs().numpy())
+    return counts
 
 
 def _measure(

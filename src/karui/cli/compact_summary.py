@@ -120,9 +120,9 @@ def _percent(share: float | None) -> str:
 
 
 def _levels(levels: dict[str, int]) -> str:
-    fewer = [f"{group} ±{most}" for group, most in levels.items() if most != 127 and group != "words"]
-    if "words" in levels:
-        fewer.append(f"{levels['words']} % of the words, to fit")
+    lists = [part for part in ("words", "pairs") if part in levels]
+    fewer = [f"{group} ±{most}" for group, most in levels.items() if most != 127 and group not in lists]
+    fewer += [f"{levels[part]} % of the {part}, to fit" for part in lists]
     return f" ({', '.join(fewer)})" if fewer else ""
 
 

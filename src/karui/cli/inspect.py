@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from karui.runtime.format import ClassifierSpec
     from karui.runtime.model import Classifier
 
 
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A .karui file.")],
-    words: Annotated[int, typer.Option(min=0, help="How many of the strongest words to print.")] = 20,
+    words: Annotated[
+        int, typer.Option(min=0, help="How many of the strongest words and pairs to print.")
+    ] = 20,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document for machines, with all words.")
     ] = False,
 ) -> None:
     """Show what a .karui file holds: bytes by part, matrices with density and encoding, strongest words, provenance.
 
-    The weight of a word is what it alone changes in the logit of the label it speaks for.
+    The weight of a word is what it alone changes in the logit of the label it speaks for; that of a pair of words in a
+    row is its score, which a text adds divided by the square root of its length.
     """
     from karui.runtime.model import Classifier
     from karui.runtime.reader import read_artifact
@@ -58,6 +64,11 @@ def inspect(
         "words": [
             {"word": word, "label": label, "weight": round(weight, 6)} for word, label, weight in strongest
         ],
+        "num_pairs": 0 if spec.pairs is None else len(spec.pairs),
+        "pairs": [
+            {"pair": pair, "label": label, "weight": round(weight, 6)}
+            for pair, label, weight in pair_weights(spec)
+        ],
         "provenance": spec.provenance,
     }
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text_report(report, words))
@@ -71,14 +82,28 @@ def word_weights(classifier: "Classifier") -> list[tuple[str, str, float]]:
         return []
     ids = np.arange(len(classifier.words) + 1, dtype=np.int32)[:, None]
     logits = classifier.logits_ids(list(ids))
-    change = logits[1:] - logits[0]
+    return _strongest(classifier.words, logits[1:] - logits[0], classifier.labels)
+
+
+def pair_weights(spec: "ClassifierSpec") -> list[tuple[str, str, float]]:
+    """(two words, label they speak for, weight), strongest first."""
+    if spec.pairs is None or spec.pair_scores is None:
+        return []
+    names = [f"{spec.words[first - 1]} {spec.words[second - 1]}" for first, second in spec.pairs]
+    return _strongest(names, spec.pair_scores, spec.labels)
+
+
+def _strongest(names: list[str], change: "np.ndarray", labels: list[str]) -> list[tuple[str, str, float]]:
+    """(name, label, weight) of changes (N, C) of the logits."""
+    import numpy as np
+
     if change.shape[1] == 1:
         best, weight = (change[:, 0] > 0).astype(int), np.abs(change[:, 0])
     else:
         change = change - change.mean(axis=1, keepdims=True)
         best, weight = change.argmax(axis=1), change.max(axis=1)
     order = np.argsort(-weight, kind="stable")
-    return [(classifier.words[k], classifier.labels[best[k]], float(weight[k])) for k in order]
+    return [(names[k], labels[best[k]], float(weight[k])) for k in order]
 
 
 def text_report(report: dict[str, Any], num_words: int) -> str:
@@ -110,6 +135,12 @@ def text_report(report: dict[str, Any], num_words: int) -> str:
         out += [
             f"{entry['weight']:>7.3f}  {entry['word']} ({entry['label']})"
             for entry in report["words"][:num_words]
+        ]
+    if num_words and report["pairs"]:
+        out += ["", f"weight   strongest of {report['num_pairs']} pairs"]
+        out += [
+            f"{entry['weight']:>7.3f}  {entry['pair']} ({entry['label']})"
+            for entry in report["pairs"][:num_words]
         ]
     if report["provenance"]:
         out += ["", *(f"{key}: {value}" for key, value in report["provenance"].items())]

@@ -11,15 +11,17 @@ import numpy as np
 import karui
 from karui.compact.figures import accuracy, predictions, probabilities
 from karui.compact.prove import MIN_AGREEMENT
-from karui.compact.rounding import MAX_LEVELS, encode_rounded, groups, without_words
+from karui.compact.rounding import MAX_LEVELS, encode_rounded, groups, without_pairs, without_words
 from karui.errors import UserError
 from karui.runtime.format import ClassifierSpec, encode
 
 VALUES = ("fp32", "fp16", "int8")
 # Largest int8 magnitude: fewer levels, fewer distinct values and more zeros, fewer bytes after the entropy coder.
 STEPS = (MAX_LEVELS, 63, 31, 15, 11, 7, 5, 3, 2, 1)
-PERCENTS = tuple(range(100, 0, -5))  # of the words, those with most say, where a budget asks for fewer
-WORDS = "words"
+PERCENTS = tuple(
+    range(100, 0, -5)
+)  # of the words or pairs, those with most say, where a budget asks for fewer
+LISTS = WORDS, PAIRS = "words", "pairs"
 # Changes of a label to the worse and to the better nearly cancel: three labels may change for a point of accuracy.
 LABELS_A_POINT = 3
 
@@ -59,7 +61,7 @@ class Candidate:
 
     values: str
     levels: dict[str, int] = field(repr=False)
-    """Of an int8 file: largest magnitude by group of matrices; "words": percent of the words kept, where not all."""
+    """Of an int8 file: largest magnitude by group of matrices; "words", "pairs": percent kept, where not all."""
 
     data: bytes = field(repr=False)
     valid_accuracy: float
@@ -73,9 +75,11 @@ class Candidate:
     def name(self) -> str:
         """Values and levels in one line."""
         fewer = [
-            f"{group} {most}" for group, most in self.levels.items() if most != MAX_LEVELS and group != WORDS
+            f"{group} {most}"
+            for group, most in self.levels.items()
+            if most != MAX_LEVELS and group not in LISTS
         ]
-        percent = f", {self.levels[WORDS]} % of the words" if WORDS in self.levels else ""
+        percent = "".join(f", {self.levels[part]} % of the {part}" for part in LISTS if part in self.levels)
         return (f"{self.values} (levels: {', '.join(fewer)})" if fewer else self.values) + percent
 
 
@@ -89,8 +93,8 @@ def choose(
 ) -> tuple[Candidate, list[Candidate]]:
     """Return the file that the wish asks for, and all that were tried, largest first.
 
-    texts and labels (N,) are validation documents. counts: how often each word occurs in training texts; with them a
-    budget may be met by leaving out the words with the least say.
+    texts and labels (N,) are validation documents. counts: how often each word occurs in training texts, and each pair
+    ("first second"); with them a budget may be met by leaving out the words and pairs with the least say.
 
     Raises:
         UserError: no file fits the budget; the line says what is reachable.
@@ -125,13 +129,30 @@ def least_say(spec: ClassifierSpec, model: karui.Classifier, counts: Mapping[str
     """Positions of all words in `spec.words`, those first whose loss changes logits least over the counted texts.
 
     A word's say: how often it occurs, times the squared change of the logits when it is the whole text instead of an
-    unknown word. model: the file of `spec`.
+    unknown word, and the say of its pairs. model: the file of `spec`.
     """
     ids = [np.array([i], np.int32) for i in range(len(model.words) + 1)]
     logits = model.logits_ids(ids).astype(np.float64)
     effect = np.square(logits[1:] - logits[0]).sum(axis=1)
-    say = {word: float(effect[i]) * counts.get(word, 0) for i, word in enumerate(model.words)}
-    return np.argsort([say[word] for word in spec.words], kind="stable")
+    by_word = {word: float(effect[i]) * counts.get(word, 0) for i, word in enumerate(model.words)}
+    say = np.array([by_word[word] for word in spec.words])
+    if spec.pairs is not None:
+        np.add.at(say, spec.pairs - 1, pair_say(spec, counts)[:, None])
+    return np.argsort(say, kind="stable")
+
+
+def pair_say(spec: ClassifierSpec, counts: Mapping[str, int]) -> np.ndarray:
+    """(K,) say of each pair: how often it occurs, times the squared change of the logits of a text of these two words.
+
+    A pair without a count is taken to be as frequent as its rarer word.
+    """
+    if spec.pairs is None or spec.pair_scores is None:
+        return np.zeros(0)
+    often = []
+    for first, second in spec.pairs - 1:
+        a, b = spec.words[first], spec.words[second]
+        often.append(counts.get(f"{a} {b}", min(counts.get(a, 0), counts.get(b, 0))))
+    return np.square(spec.pair_scores.astype(np.float64)).sum(axis=1) / 2 * np.array(often)
 
 
 class _Attempts:
@@ -145,7 +166,11 @@ class _Attempts:
         model = karui.load(data)
         logits = model.logits(self.texts)
         self.answers, self.shares = predictions(logits), probabilities(logits)
-        self.order = None if counts is None else least_say(spec, model, counts)
+        self.orders: dict[str, np.ndarray] = {}  # positions, those with the least say first
+        if counts is not None:
+            self.orders[WORDS] = least_say(spec, model, counts)
+            if spec.pairs is not None:
+                self.orders[PAIRS] = np.argsort(pair_say(spec, counts), kind="stable")
         start = Candidate("fp32", {}, data, accuracy(logits, labels), 1.0, 0.0)
         self.found: dict[tuple[str, tuple[tuple[str, int], ...]], Candidate] = {("fp32", ()): start}
 
@@ -164,9 +189,10 @@ class _Attempts:
 
     def _int8(self, levels: Mapping[str, int]) -> bytes:
         spec = self.spec
-        if WORDS in levels and self.order is not None:
-            dropped = len(self.order) - round(len(self.order) * levels[WORDS] / 100)
-            spec = without_words(spec, self.order[:dropped])
+        for part, without in ((PAIRS, without_pairs), (WORDS, without_words)):
+            if part in levels and part in self.orders:
+                order = self.orders[part]
+                spec = without(spec, order[: len(order) - round(len(order) * levels[part] / 100)])
         return encode_rounded(spec, levels)
 
 
@@ -187,13 +213,12 @@ def _candidates(attempts: _Attempts, wish: Wish) -> Iterator[Candidate]:
 def _descend(present: Sequence[str], wish: Wish, attempts: _Attempts) -> Iterator[Candidate]:
     """int8 files, coarser and coarser: each step makes the change that costs least for each byte it saves.
 
-    A change is fewer levels for one group of matrices or, to meet a budget, fewer words.
+    A change is fewer levels for one group of matrices or, to meet a budget, fewer words or pairs.
     """
     ladders: dict[str, tuple[int, ...]] = dict.fromkeys(present, STEPS)
     here = attempts("int8", dict.fromkeys(present, MAX_LEVELS))
     yield here
-    if attempts.order is not None:
-        ladders[WORDS] = PERCENTS
+    ladders |= dict.fromkeys(attempts.orders, PERCENTS)
     limit = _least_agreement(wish)
     while wish.max_bytes is None or len(here.data) > wish.max_bytes:
         steps = []

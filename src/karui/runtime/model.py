@@ -10,6 +10,7 @@ import numpy as np
 from karui import _native
 from karui.errors import ArtifactError, UserError
 from karui.runtime.layers import ACTIVATIONS, CODES, FIELDS, Direction
+from karui.runtime.pairs import find_pairs, pair_keys
 from karui.runtime.reader import read_artifact
 from karui.runtime.spec import POOLINGS, ClassifierSpec, check_spec
 from karui.runtime.tokenise import settled_length
@@ -110,8 +111,9 @@ class Classifier:
     def contributions(self, text: str, label: str | None = None) -> list[Contribution]:
         """Each word of a text with its influence on the logit of a label (default: the predicted one).
 
-        The weight is exact: logit of the text minus logit of the text in which this word is not known. Words that are
-        not in the list weigh 0. With two labels the logit of labels[0] is minus that of labels[1].
+        The weight is exact: logit of the text minus logit of the text in which this word is not known. Only the score
+        of a pair, which is lost with either of its words, counts half for each. Words that are not in the list weigh
+        0. With two labels the logit of labels[0] is minus that of labels[1].
         """
         ids, spans = self._engine.spans(text)
         base = self.logits_ids([ids])[0]
@@ -125,11 +127,24 @@ class Classifier:
             without = np.repeat(ids[None], len(places), axis=0)
             without[np.arange(len(places)), places] = 0
             weights[places] = sign * (base[column] - self.logits_ids(list(without))[:, column])
+        weights -= sign * self._pair_halves(ids)[:, column]
         return [
             Contribution(text[start:end], int(start), int(end), float(weight))
             for (start, end), weight in zip(spans.reshape(-1, 2), weights, strict=True)
             if end
         ]
+
+    def _pair_halves(self, ids: np.ndarray) -> np.ndarray:
+        """(T, C'): half of the scores of the pairs that each token of a text is in."""
+        halves = np.zeros((len(ids), len(self.spec.output_bias)))
+        pairs, scores = self.spec.pairs, self.spec.pair_scores
+        if pairs is not None and scores is not None and len(pairs):
+            wanted = pair_keys(np.stack([ids[:-1], ids[1:]], axis=1), len(self.words))
+            rows = find_pairs(pairs, len(self.words), wanted)
+            found = np.where(rows[:, None] >= 0, scores[rows], 0.0)
+            halves[:-1] += found / 2
+            halves[1:] += found / 2
+        return halves / math.sqrt(len(ids))
 
     def _label_number(self, label: str) -> int:
         if label not in self.labels:

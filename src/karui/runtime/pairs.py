@@ -12,6 +12,20 @@ CELLS_PER_PAIR = 16  # what decoding a pair costs, in cells of a matrix
 MAX_HINT = (1 << 17) - 1
 
 
+def pair_keys(pairs: np.ndarray, n_words: int) -> np.ndarray:
+    """(K,) int64: one number a pair, above that of any single word and rising in the order of the file."""
+    return pairs[:, 0].astype(np.int64) * (n_words + 1) + pairs[:, 1]
+
+
+def find_pairs(pairs: np.ndarray, n_words: int, wanted: np.ndarray) -> np.ndarray:
+    """Positions in sorted pairs of the wanted keys, -1 where there is no such pair."""
+    if not len(pairs):
+        return np.full(wanted.shape, -1)
+    keys = pair_keys(pairs, n_words)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)
+
+
 def sorted_pairs(pairs: np.ndarray) -> np.ndarray:
     """Positions (K,) of pairs in the order of the file."""
     return np.lexsort((pairs[:, 1], pairs[:, 0]))
@@ -23,8 +37,8 @@ def pairs_problem(pairs: np.ndarray, n_words: int) -> str | None:
         return f"pairs must be integers of shape (K, 2), got {pairs.dtype} of shape {pairs.shape}"
     if len(pairs) and (pairs.min() < 1 or pairs.max() > n_words):
         return f"pairs must hold ids from 1 to {n_words}, got {pairs.min()} to {pairs.max()}"
-    keys = pairs[:, 0].astype(np.int64) * (n_words + 1) + pairs[:, 1]
-    return "pairs must be sorted and differ" if (np.diff(keys) <= 0).any() else None
+    is_rising = (np.diff(pair_keys(pairs, n_words)) > 0).all()
+    return None if is_rising else "pairs must be sorted and differ"
 
 
 def plain_numbers(pairs: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
+from karui.runtime.pairs import find_pairs
 from karui.runtime.tokenise import WordIds, count_words
 
 
@@ -89,6 +90,15 @@ def ngram_keys(
     both, frequencies = np.unique(keys * max(len(lengths), 1) + owners, return_counts=True)
     keys, owners = np.divmod(both, max(len(lengths), 1))
     return keys, owners, frequencies
+
+
+def pair_counts(texts: Sequence[str], words: Sequence[str], pairs: np.ndarray) -> dict[str, int]:
+    """Return how often each of sorted pairs (K, 2) of ids occurs in texts, by "first second"; word i has id i + 1."""
+    ids, offsets = WordIds(list(words)).encode_batch(list(texts))
+    found, _, times = ngram_keys(ids, offsets, len(words))
+    rows = find_pairs(pairs, len(words), found)
+    counts = np.bincount(rows[rows >= 0], weights=times[rows >= 0], minlength=len(pairs))
+    return {f"{words[a - 1]} {words[b - 1]}": int(count) for (a, b), count in zip(pairs, counts, strict=True)}
 
 
 def scaled(counts: sparse.csr_matrix, lengths: np.ndarray, length_power: float) -> sparse.csr_matrix:
