@@ -3,8 +3,8 @@
 Nothing here or in `karui` imports Triton before a kernel is asked for; `import karui` works without it.
 """
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,10 +16,17 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 COMPILE_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 
 
-@cache
+@torch.compiler.assume_constant_result
 def is_installed() -> bool:
     """Tell whether the package `triton` can be imported; it is not imported."""
-    return find_spec("triton") is not None
+    return "triton" in sys.modules or find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
+def _interpreter_is_on() -> bool:
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
 
 
 def runs_by_itself(tensor: Tensor) -> bool:
@@ -38,9 +45,7 @@ def check_can_run(tensor: Tensor) -> None:
         raise ValueError(f"implementation 'triton' needs a floating-point tensor, got {tensor.dtype}")
     if tensor.is_cuda:
         return
-    from triton import knobs
-
-    if tensor.device.type != "cpu" or not knobs.runtime.interpret:
+    if tensor.device.type != "cpu" or not _interpreter_is_on():
         raise ValueError(
             f"implementation 'triton' needs a CUDA tensor, got one on {tensor.device}: move it there, "
             "or leave implementation out"

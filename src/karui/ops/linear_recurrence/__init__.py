@@ -6,7 +6,7 @@ from torch import Tensor
 from karui.ops.choice import HALVES, choose_implementation
 from karui.ops.linear_recurrence import reference
 
-IMPLEMENTATIONS = ("reference", "cpp")
+IMPLEMENTATIONS = ("reference", "cpp", "triton")
 
 
 def linear_recurrence(
@@ -23,7 +23,7 @@ def linear_recurrence(
     padding_mask (T, B) bool, True = padding anywhere: the state passes through unchanged, and what stands in f and b,
     even NaN, changes nothing.
     16-bit inputs (c_0 may then be float32) are computed in float32 by every compiled kernel.
-    implementation: "reference", "cpp" or None for the fastest one that this device and dtype have.
+    implementation: "reference", "cpp", "triton" or None for the fastest one that this device and dtype have.
 
     Returns c (T, B, D, H), in padding the carried state, in the dtype of f, and c_n (D, B, H) in that of c_0. Raises
     ValueError on shapes and dtypes that do not fit and on a named implementation that cannot run.
@@ -45,6 +45,8 @@ def linear_recurrence(
     choice = choose_implementation(f, implementation, IMPLEMENTATIONS)
     if choice == "cpp":
         from karui.ops.linear_recurrence import cpu as chosen
+    elif choice == "triton":
+        from karui.ops.linear_recurrence import triton as chosen
     else:
         chosen = reference
     c, c_n = chosen.linear_recurrence(f, b, c_0=c_0, padding_mask=padding_mask)

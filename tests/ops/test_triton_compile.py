@@ -1,0 +1,131 @@
+"""The GPU kernels compile for an H200 without one: what the interpreter cannot see, types, registers, memory."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is for Linux")
+pytestmark = pytest.mark.slow  # about 8 s a kernel
+SHARED_BYTES = 227 * 1024  # of one multiprocessor of compute capability 9.0
+SPILLED_BYTES = 128  # a few registers beside 255 of them are no harm; thousands are another kernel
+COMPILE = """
+import importlib, json, re, subprocess, sys, tempfile
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+kernel, pointers, constants, options = json.loads(sys.argv[1])
+module, name = kernel.split(".")
+function = getattr(importlib.import_module(f"karui.ops.{module}.triton_kernels"), name)
+signature, values = {}, {}
+for place, parameter in enumerate(p.name for p in function.params):
+    kind = pointers.get(parameter)
+    if kind is not None:
+        signature[parameter] = tuple(kind) if isinstance(kind, list) else kind
+        absent = [i for i, k in enumerate(kind) if k == "constexpr"] if isinstance(kind, list) else []
+        values |= {(place, i): None for i in absent}
+    elif parameter in ("T", "B", "K", "LENGTH"):
+        signature[parameter] = "i32"
+    else:
+        signature[parameter] = "constexpr"
+        value = constants.get(parameter)
+        values[place,] = tl.float32 if value == "fp32" else value
+source = ASTSource(fn=function, signature=signature, constexprs=values)
+options |= {"enable_fp_fusion": True}
+made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+ptx = made.asm["ptx"]
+with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
+    file.write(ptx)
+    file.flush()
+    from triton.backends.nvidia.compiler import get_ptxas
+    command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+spilled = [int(n) for n in re.findall(r"(\\d+) bytes spill stores", said)]
+print(json.dumps({"shared_bytes": made.metadata.shared, "spilled_bytes": max(spilled)}))
+"""
+HALF, FULL = "*bf16", "*fp32"
+SCAN = {
+    "D": 1,
+    "G": 3,
+    "H": 512,
+    "SCALE": 1.3,
+    "V1": False,
+    "ACTIVATION": 1,
+    "BLOCK": 32,
+    "AHEAD": 8,
+    "ACC": "fp32",
+}
+WALK = {"D": 2, "H": 512, "SUMMARY": False, "CHUNKED": True, "BLOCK": 32, "AHEAD": 16, "ACC": "fp32"}
+LOOP = {"P": 200, "R": 60, "A": 5, "PW": 64, "RW": 64, "ROWS": 16, "ACTIVATION": 0, "PRECISION": "tf32x3"}
+ONE_WARP = {"num_warps": 1}
+
+
+def named(names: str, kind: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), kind)
+
+
+KERNELS = [
+    (
+        "simple_recurrence.forward_kernel",
+        {"sources": [HALF, HALF, "*u8"], "gates": [HALF, HALF]} | named("c_0 dropout h c c_n", HALF),
+        SCAN,
+        ONE_WARP,
+    ),
+    (
+        "simple_recurrence.backward_kernel",
+        {"sources": [FULL, FULL, "constexpr"], "gates": [FULL, FULL]}
+        | named("c_0 dropout c grad_h grad_c_n grad_u grad_x sums grad_c_0", FULL),
+        SCAN,
+        ONE_WARP,
+    ),
+    (
+        "linear_recurrence.forward_kernel",
+        {"sources": [HALF, HALF, "constexpr"]} | named("first factors addends", FULL) | named("c c_n", HALF),
+        WALK,
+        ONE_WARP,
+    ),
+    (
+        "linear_recurrence.backward_kernel",
+        {"sources": [FULL, FULL, FULL, "*u8"]}
+        | named("c_0 last grad_f grad_b grad_c_0 factors addends", FULL),
+        WALK,
+        ONE_WARP,
+    ),
+    (
+        "linear_recurrence.carry_kernel",
+        named("factors addends first carried", FULL),
+        WALK | {"ROWS": 128},
+        {"num_warps": 4},
+    ),
+    (
+        "statistical_recurrence.feedback_kernel",
+        named("projected weight_r bias_r weight_phi alphas y_0 phi r", FULL),
+        LOOP,
+        {"num_warps": 8, "num_stages": 1},
+    ),
+    (
+        "statistical_recurrence.feedback_backward_kernel",
+        named("grad_phi weight_r weight_phi alphas phi r pre_phi pre_r z z_0", FULL),
+        LOOP,
+        {"num_warps": 8, "num_stages": 1},
+    ),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel[0])
+def test_compiles_and_fits(kernel, tmp_path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, json.dumps(kernel)],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["shared_bytes"] <= SHARED_BYTES
+    assert found["spilled_bytes"] <= SPILLED_BYTES
