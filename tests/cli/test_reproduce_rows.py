@@ -53,13 +53,14 @@ def reproduce(tmp_path, capsys):
 
 
 def test_a_row_is_searched_trained_and_recorded(rows, reproduce, tmp_path):
-    code, out, _ = reproduce("pixel-mnist", "--json")
+    code, out, _ = reproduce("pixel-mnist", "--json", "--epochs=2")
     assert code == 0
     made = json.loads(out)
     assert [(each["row"], each["seed"]) for each in made] == [("pixel-196-gru", 0), ("pixel-196-gru", 4)]
     record = json.loads((tmp_path / "results" / "mnist-pixel-196-gru-seed4.json").read_text())
     assert (record["task"], record["recipe"], record["seed"]) == ("pixels", "pixel-196-gru", 4)
     assert set(record["metrics"]) >= {"test_accuracy", "valid_accuracy", "seconds_per_epoch", "parameters"}
+    assert record["budget"]["epochs"] == 2
     assert record["budget"]["trials"] == len(record["search"]["trials"]) == 3
     scores = [trial["valid"] for trial in record["search"]["trials"]]
     best = record["search"]["trials"][scores.index(max(scores))]

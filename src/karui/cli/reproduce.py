@@ -38,6 +38,9 @@ def reproduce(
     accelerator: Annotated[
         str, typer.Option(help="Device of the rows of pixel-mnist and music: cpu, cuda, mps or auto.")
     ] = "cpu",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of their final runs; a row's own if left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
 ) -> None:
     """Train and record the rows of a table; a row that was stopped goes on where it stood.
@@ -59,7 +62,13 @@ def reproduce(
     else:
         for chosen in reproduce_rows.rows_of(table, row).values():
             made += reproduce_rows.make_row(
-                chosen, numbers, runs=runs, results=results, accelerator=accelerator, quiet=as_json
+                chosen,
+                numbers,
+                runs=runs,
+                results=results,
+                accelerator=accelerator,
+                epochs=epochs,
+                quiet=as_json,
             )
             if not as_json:
                 typer.echo("\n".join(map(reproduce_rows.line_of, made[-len(numbers or chosen.seeds) :])))

@@ -38,7 +38,14 @@ def rows_of(table: str, row: str | None) -> dict[str, Any]:
 
 
 def make_row(
-    row: Any, seeds: Sequence[int] | None, *, runs: Path, results: Path, accelerator: str, quiet: bool
+    row: Any,
+    seeds: Sequence[int] | None,
+    *,
+    runs: Path,
+    results: Path,
+    accelerator: str,
+    epochs: int | None,
+    quiet: bool,
 ) -> list[dict[str, Any]]:
     """Search the settings of a row, train it for each seed, open the test part once a seed, write the records.
 
@@ -51,7 +58,8 @@ def make_row(
     made = []
     for seed in seeds or row.seeds:
         recipe = _with(base, chosen["values"])
-        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, seed=seed))
+        train = dataclasses.replace(recipe.train, seed=seed, max_epochs=epochs or recipe.train.max_epochs)
+        recipe = dataclasses.replace(recipe, train=train)
         out = runs / f"{recipe.name}-seed{seed}"
         results_of_run = train_run(recipe, out, quiet=quiet)
         made.append(_record(recipe, row.search, chosen, out, results_of_run, results))
