@@ -82,12 +82,12 @@ RECIPES = {_DEFAULT.name: _DEFAULT, **PIXEL_196, **PIXEL_784, **PERMUTED_784}
 
 def _row(recipe: PixelRecipe) -> Row:
     """Every row of one length has the same trials; a layer with a gate has its first bias searched too."""
-    ranges = {"train.lr": (3e-4, 1e-2), "train.grad_clip_norm": (0.1, 10.0), "model.dropout": (0.0, 0.5)}
+    ranges = {"train.lr": (3e-4, 3e-2), "train.grad_clip_norm": (0.1, 10.0), "model.dropout": (0.0, 0.5)}
     if recipe.model.gate_bias is not None:
         ranges["model.gate_bias"] = (0.0, 5.0)
     if recipe.data.side == 14:
-        return Row(recipe=recipe, search=SearchSettings(trials=8, epochs=1, examples=18_000, ranges=ranges))
-    return Row(recipe=recipe, search=SearchSettings(trials=8, epochs=5, ranges=ranges))
+        return Row(recipe=recipe, search=SearchSettings(trials=6, epochs=1, examples=12_000, ranges=ranges))
+    return Row(recipe=recipe, search=SearchSettings(trials=6, epochs=5, ranges=ranges))
 
 
 ROWS = {
