@@ -148,6 +148,15 @@ def test_the_gate_that_keeps_the_state_gets_its_bias(name, stem, value):
     assert (kept - state).abs().max() < bound
 
 
+@pytest.mark.parametrize("name", ["qrnn", "mingru"])
+def test_a_gate_that_is_shut_keeps_the_state_of_one_matrix_layers(name):
+    model = SequenceModel(3, 4, LayerSettings(recurrent=name, hidden_size=6, gate_bias=12.0))
+    state = torch.rand(1, 2, 6)
+    with torch.no_grad():
+        last = model.recurrent(torch.rand(5, 2, 3), state)[1]
+    assert (last - state).abs().max() < 0.01
+
+
 def test_a_layer_without_a_gate_refuses_a_gate_bias():
     with pytest.raises(
         ValueError, match="gate_bias must be none for statistical-ru, which has no gate; got 1.0"
@@ -158,7 +167,7 @@ def test_a_layer_without_a_gate_refuses_a_gate_bias():
 
 
 @pytest.mark.parametrize("every_step", [False, True])
-@pytest.mark.parametrize("name", ["sru", "statistical-ru", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["sru", "statistical-ru", "lstm", "gru", "qrnn", "mingru"])
 def test_the_model_answers_after_the_last_step_or_after_each(name, every_step):
     settings = LayerSettings(recurrent=name, hidden_size=5, num_stats=4, recur_size=3)
     model = SequenceModel(2, 3, settings, every_step=every_step).eval()

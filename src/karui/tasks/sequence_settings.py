@@ -88,6 +88,7 @@ class LayerSettings:
                 "learn_alphas": self.learn_alphas,
             },
             "qrnn": {"window": self.window},
+            "mingru": {} if self.gate_bias is None else {"bias": True},  # published without
         }.get(self.recurrent, {})
         if self.recurrent_dropout:
             own = {**own, "recurrent_dropout": self.recurrent_dropout}
