@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.triton_proof import Call, prove, run_in_interpreter
+from tests.support.triton_proof import ROOT, Call, prove, run_in_interpreter
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 pytestmark = pytest.mark.timeout(300)  # one process computes all calls: some 30 s on one idle core
@@ -133,3 +133,15 @@ def test_naming_triton_without_a_gpu_is_refused_and_import_is_light() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8", check=True
     )
     assert "implementation 'triton' needs a CUDA tensor, got one on cpu" in done.stdout
+
+
+def test_edges_nan_double_backward_and_operators() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.triton_edges"],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
