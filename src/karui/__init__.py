@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from karui.errors import UserError
-    from karui.nn import GRU, LSTM, SRU
+    from karui.nn import GRU, LSTM, QRNN, SRU, MinGRU, SRUpp, StatisticalRecurrentUnit
     from karui.runtime.model import Classifier, load
     from karui.sparse import SparseVariationalDropout, sparsify
     from karui.tasks.text_classifier import TextClassifier
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 __all__ = [
     "GRU",
     "LSTM",
+    "QRNN",
     "SRU",
     "Classifier",
+    "MinGRU",
+    "SRUpp",
     "SparseVariationalDropout",
+    "StatisticalRecurrentUnit",
     "TextClassifier",
     "UserError",
     "__version__",
@@ -32,7 +36,11 @@ __all__ = [
 _HOMES = {
     "GRU": "karui.nn",
     "LSTM": "karui.nn",
+    "MinGRU": "karui.nn",
+    "QRNN": "karui.nn",
     "SRU": "karui.nn",
+    "SRUpp": "karui.nn",
+    "StatisticalRecurrentUnit": "karui.nn",
     "Classifier": "karui.runtime.model",
     "SparseVariationalDropout": "karui.sparse",
     "TextClassifier": "karui.tasks.text_classifier",
