@@ -10,9 +10,11 @@ from karui.data import Splits, TextDataset
 from karui.errors import UserError
 from karui.sparse import penalty
 from karui.tasks.classification import (
+    LINEAR_FILE,
     TEACHER_FILE,
     ClassificationTask,
     cross_entropy,
+    load_linear,
     load_run_model,
     predictions,
 )
@@ -34,9 +36,9 @@ def splits(copies: int = 30) -> Splits:
     )
 
 
-def task(*, sparse: str = "vd", seed: int = 0, **data: object) -> ClassificationTask:
+def task(*, sparse: str = "vd", seed: int = 0, share: float = 0.0, **data: object) -> ClassificationTask:
     settings = DataSettings(name="toy", batch_size=16, **data)
-    model = ModelSettings(embedding_dim=4, hidden_size=3)
+    model = ModelSettings(embedding_dim=4, hidden_size=3, linear_share=share, linear_weights=20)
     return ClassificationTask(settings, model, SparseSettings(method=sparse), seed=seed, splits=splits())
 
 
@@ -153,6 +155,45 @@ def test_a_run_folder_rebuilds_the_model(tmp_path: Path) -> None:
     assert labels == ["negative", "positive"]
     with pytest.raises(UserError, match="no readable vocabulary"):
         load_run_model(tmp_path / "none", ModelSettings(), SparseSettings())
+
+
+@pytest.mark.parametrize("sparse", ["vd", "none"])
+def test_the_linear_part_is_fitted_once_and_kept_in_the_run(
+    sparse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = task(sparse=sparse, share=0.5)
+    first.save_artifacts(tmp_path)
+    state, content = first.model.state_dict(), (tmp_path / LINEAR_FILE).read_bytes()
+    assert int((state["linear.word_scores"] != 0).sum() + (state["linear.pair_scores"] != 0).sum()) == 20
+    own = task(sparse=sparse, share=0.5)
+    own.parameter_groups(None)  # without a folder it is fitted where the loop begins
+    assert all(torch.equal(value, state[name]) for name, value in own.model.state_dict().items())
+    monkeypatch.setattr("karui.tasks.classification.fit_scores", None)
+    resumed = task(sparse=sparse, share=0.5)
+    resumed.save_artifacts(tmp_path)
+    assert all(torch.equal(value, state[name]) for name, value in resumed.model.state_dict().items())
+    assert (tmp_path / LINEAR_FILE).read_bytes() == content
+    settings = ModelSettings(embedding_dim=4, hidden_size=3, linear_share=0.5)
+    model, _, _ = load_run_model(tmp_path, settings, SparseSettings(method=sparse))
+    model.load_state_dict(state)
+    without = task(sparse=sparse)
+    assert not hasattr(without.model.linear, "keys")
+    names = {name for name in state if not name.startswith("linear.")}
+    assert set(without.model.state_dict()) == names
+    assert all(torch.equal(without.model.state_dict()[name], state[name]) for name in names)
+    (tmp_path / LINEAR_FILE).unlink()
+    with pytest.raises(UserError, match="linear.npz: no readable linear model"):
+        load_run_model(tmp_path, settings, SparseSettings(method=sparse))
+    with pytest.raises(TypeError, match="build it with linear_share"):
+        load_linear(without.model, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("linear_share", 1.0), ("linear_share", -0.1), ("linear_weights", 0)]
+)
+def test_settings_of_the_linear_part_are_checked(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        ModelSettings(**{name: value})
 
 
 def test_a_vocabulary_without_words_is_refused() -> None:

@@ -69,7 +69,12 @@ TREC_100KB = ClassificationRecipe(
     name="trec-100kb",
     data=DataSettings(name="trec", batch_size=16, valid_fraction=0.05),
     model=ModelSettings(
-        recurrent="gru", embedding_dim=64, hidden_size=64, embedding_dropout=0.3, dropout=0.3
+        recurrent="gru",
+        embedding_dim=64,
+        hidden_size=64,
+        embedding_dropout=0.3,
+        dropout=0.3,
+        linear_share=0.5,
     ),
     sparse=SparseSettings(method="vd"),
     train=TrainSettings(

@@ -47,7 +47,7 @@ def load_scores(path: Path, *, n_words: int, n_classes: int) -> LinearScores:
         UserError: the file is missing, damaged, or of another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             words, keys, pairs, bias = (file[name] for name in ("words", "keys", "pairs", "bias"))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(
