@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from karui.runtime.format import FIELDS, ClassifierSpec, Direction, RecurrentLayer
+from karui.tasks.linear_scores import LinearScores
 from karui.tasks.text_classifier import TextClassifier
 
 GATES = {"sru": (4, 2), "lstm": (4, 4), "gru": (3, 4), "qrnn": (3, 3), "mingru": (2, 2)}
@@ -103,11 +104,26 @@ def texts(words, *, seed=0, count=8):
     return [[], ["unknown"], ["unknown"] * 7, known[:1], [known[0]] * 40, *mixed]
 
 
+def random_scores(n_words, outputs, *, seed, pairs=40):
+    """A linear model of words and pairs, a third of its weights zero."""
+    random = np.random.default_rng(seed)
+
+    def values(*shape):
+        return (random.normal(size=shape) * (random.random(shape) < 0.67)).astype(np.float32)
+
+    words = np.concatenate([np.zeros((1, outputs), np.float32), values(n_words, outputs)])
+    chosen = np.sort(random.permutation(n_words**2)[:pairs])
+    keys = (chosen // n_words + 1) * (n_words + 1) + chosen % n_words + 1
+    return LinearScores(words, keys, values(pairs, outputs), values(outputs))
+
+
 def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):
     """A TextClassifier whose weights are kept with probability `density`, its biases with `biases`."""
     generator = torch.Generator().manual_seed(seed)
     choices.setdefault("options", OPTIONS.get(kind))
     model = TextClassifier(n_words, recurrent=kind, **choices).eval()
+    if model.linear is not None:
+        model.linear.load(random_scores(n_words, model.n_outputs, seed=seed))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.7)

@@ -1,5 +1,7 @@
 """The answer of a description in plain numpy and fp64, one text at a time, without torch or the runtime."""
 
+import itertools
+
 import numpy as np
 
 
@@ -98,5 +100,11 @@ def logits(spec, texts):
         total = total + spec.output_weight @ pool(spec, h)
         if spec.word_scores is not None:
             total = total + spec.word_scores[tokens].astype(np.float64).sum(axis=0) / np.sqrt(len(tokens))
+        if spec.pairs is not None:
+            table = {
+                tuple(pair): row for pair, row in zip(spec.pairs.tolist(), spec.pair_scores, strict=True)
+            }
+            found = [table[pair] for pair in itertools.pairwise(tokens) if pair in table]
+            total = total + np.sum(found, axis=0, dtype=np.float64) / np.sqrt(len(tokens))
         rows.append(total)
     return np.array(rows).reshape(len(texts), len(spec.output_bias))

@@ -89,8 +89,7 @@ def pair_weights(spec: "ClassifierSpec") -> list[tuple[str, str, float]]:
     """(two words, label they speak for, weight), strongest first."""
     if spec.pairs is None or spec.pair_scores is None:
         return []
-    names = [f"{spec.words[first - 1]} {spec.words[second - 1]}" for first, second in spec.pairs]
-    return _strongest(names, spec.pair_scores, spec.labels)
+    return _strongest(spec.pair_names(), spec.pair_scores, spec.labels)
 
 
 def _strongest(names: list[str], change: "np.ndarray", labels: list[str]) -> list[tuple[str, str, float]]:

@@ -63,7 +63,7 @@ def compact(
         raise TypeError(f"model must be a TextClassifier, got {type(masked).__name__}")
     spec = shrink(to_spec(masked.eval(), words, labels, max_tokens=max_tokens))
     spec = replace(spec, provenance=dict(provenance or {}))
-    samples = proof_texts(texts, spec.words)
+    samples = proof_texts(texts, spec.words, spec.pair_names())
     expected = reference(samples)
     unrounded = encode(spec, values="fp32")
     exact = prove(unrounded, expected, samples, exact=True)

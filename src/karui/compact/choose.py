@@ -149,9 +149,9 @@ def pair_say(spec: ClassifierSpec, counts: Mapping[str, int]) -> np.ndarray:
     if spec.pairs is None or spec.pair_scores is None:
         return np.zeros(0)
     often = []
-    for first, second in spec.pairs - 1:
-        a, b = spec.words[first], spec.words[second]
-        often.append(counts.get(f"{a} {b}", min(counts.get(a, 0), counts.get(b, 0))))
+    for pair in spec.pair_names():
+        first, second = pair.split(" ")
+        often.append(counts.get(pair, min(counts.get(first, 0), counts.get(second, 0))))
     return np.square(spec.pair_scores.astype(np.float64)).sum(axis=1) / 2 * np.array(often)
 
 

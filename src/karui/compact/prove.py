@@ -36,16 +36,19 @@ class Proof:
     """The file holds fp32 values, so it had to be equal; else it holds rounded values and is close."""
 
 
-def proof_texts(texts: Sequence[str], words: Sequence[str], *, most: int = 400) -> list[str]:
+def proof_texts(
+    texts: Sequence[str], words: Sequence[str], pairs: Sequence[str] = (), *, most: int = 400
+) -> list[str]:
     """Texts to compare on: up to `most` of `texts` spread evenly, and those that break careless code.
 
-    First those: nothing, blanks, one known word, one unknown word, unknown words only, every kept word once, a very
-    long text.
+    First those: nothing, blanks, one known word, one unknown word, unknown words only, every kept word and pair
+    ("first second") once, a very long text.
     """
     chosen = [texts[i] for i in spread(len(texts), most)]
     unknown = "qxz" * 7  # no word list holds it; if one did, the comparison would still be right
     known = list(words[:1]) or [unknown]
-    everything = " ".join(words[:LONG_TEXT_WORDS])
+    apart = [f"{unknown} {pair}" for pair in pairs[: LONG_TEXT_WORDS // 3]]
+    everything = " ".join([*words[:LONG_TEXT_WORDS], *apart])
     joined = " ".join(" ".join(chosen).split()[:LONG_TEXT_WORDS]) or unknown
     long = " ".join([joined] * (1 + LONG_TEXT_WORDS // (joined.count(" ") + 1)))
     special = ["", " \n\t", known[0], unknown, f"{unknown} {unknown} {unknown}", everything, long]

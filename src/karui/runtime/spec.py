@@ -61,6 +61,12 @@ class ClassifierSpec:
     max_tokens: int = 0
     provenance: dict[str, str] = field(default_factory=dict)
 
+    def pair_names(self) -> list[str]:
+        """The words of each pair, with a space between them."""
+        if self.pairs is None:
+            return []
+        return [f"{self.words[first - 1]} {self.words[second - 1]}" for first, second in self.pairs]
+
 
 @dataclass(frozen=True)
 class Outline:
