@@ -8,14 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from karui.data import Splits, TextDataset
 from karui.data.batching import EncodedDataset
 from karui.errors import UserError
 from karui.sparse import SparseVariationalDropout, harden, penalty, sparsify
 from karui.tasks import linear_scores
+from karui.tasks.classification import LINEAR_FILE, ClassificationTask
 from karui.tasks.linear_scores import LinearScores, fit_scores, load_scores
 from karui.tasks.ngrams import pair_counts
 from karui.tasks.pair_scores import PairScores
+from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
 from karui.tasks.text_classifier import TextClassifier
+from karui.train import TrainSettings, fit
 
 WORDS = 4
 
@@ -174,3 +178,47 @@ def test_pairs_are_counted_by_their_words() -> None:
     texts = ["a b a b", "b a, b", "a x b"]
     assert pair_counts(texts, ["b", "a"], np.asarray([[1, 2], [2, 1]])) == {"b a": 2, "a b": 3}
     assert pair_counts(texts, ["b", "a"], np.zeros((0, 2), np.int64)) == {}
+
+
+class StoppedError(Exception):
+    """Stands for a killed process."""
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, labels = ["a fine film", "a dull film", "not dull", "not fine"] * 15, np.asarray([1, 0, 1, 0] * 15)
+    part = TextDataset(texts, labels, ["no", "yes"], "toy")
+
+    def run(folder: Path, *, resume: bool = False) -> Path:
+        sizes = {"embedding_dim": 3, "hidden_size": 2}
+        settings = ModelSettings(recurrent="gru", linear_share=0.5, linear_weights=9, **sizes)
+        task = ClassificationTask(
+            DataSettings(name="toy", batch_size=16),
+            settings,
+            SparseSettings(method="vd"),
+            seed=0,
+            splits=Splits(part, part, None, ["no", "yes"], "toy"),
+        )
+        task.save_artifacts(folder)
+        often = TrainSettings(
+            max_epochs=3, checkpoint_every_s=0.0, penalty_weight=0.1, weight_averaging=0.9, threads=1
+        )
+        return fit(task, often, folder, resume=resume, quiet=True, tensorboard=False).weights
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    expected = run(whole).read_bytes()
+    batch_of = ClassificationTask.batch
+
+    def until(task: ClassificationTask, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        if (epoch, step) == (1, 2):
+            raise StoppedError
+        return batch_of(task, epoch, step)
+
+    monkeypatch.setattr(ClassificationTask, "batch", until)
+    with pytest.raises(StoppedError):
+        run(stopped)
+    monkeypatch.setattr(ClassificationTask, "batch", batch_of)
+    monkeypatch.setattr("karui.tasks.classification.fit_scores", None)  # it is read, not fitted again
+    assert run(stopped, resume=True).read_bytes() == expected
+    assert (stopped / LINEAR_FILE).read_bytes() == (whole / LINEAR_FILE).read_bytes()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from karui.runtime.pairs import find_pairs
 from karui.runtime.tokenise import WordIds, count_words
 
 
@@ -53,17 +52,16 @@ class NgramIndex:
         keys = np.array(
             [sum(ids[word] * base**k for k, word in enumerate(reversed(p))) for p in parts], np.int64
         )
-        columns = np.searchsorted(self.keys, keys)
-        if len(keys) and not np.array_equal(self.keys[np.minimum(columns, len(self.keys) - 1)], keys):
+        columns = _places(self.keys, keys)
+        if (columns < 0).any():
             raise KeyError("a feature is not in the index")
         return columns
 
     def counts(self, texts: Sequence[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Return how often each feature occurs in each document, (D, F) float64, and the words a document (D,)."""
         keys, documents, frequencies, lengths = self._document_keys(texts)
-        columns = np.searchsorted(self.keys, keys)
-        known = columns < len(self.keys)
-        known[known] = self.keys[columns[known]] == keys[known]
+        columns = _places(self.keys, keys)
+        known = columns >= 0
         shape = (len(texts), len(self.keys))
         entries = (frequencies[known].astype(np.float64), (documents[known], columns[known]))
         return sparse.csr_matrix(entries, shape=shape), lengths
@@ -92,11 +90,19 @@ def ngram_keys(
     return keys, owners, frequencies
 
 
+def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted key stands among rising keys, -1 where it does not."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[places] == wanted, places, -1)
+
+
 def pair_counts(texts: Sequence[str], words: Sequence[str], pairs: np.ndarray) -> dict[str, int]:
     """Return how often each of sorted pairs (K, 2) of ids occurs in texts, by "first second"; word i has id i + 1."""
     ids, offsets = WordIds(list(words)).encode_batch(list(texts))
     found, _, times = ngram_keys(ids, offsets, len(words))
-    rows = find_pairs(pairs, len(words), found)
+    rows = _places(pairs[:, 0].astype(np.int64) * (len(words) + 1) + pairs[:, 1], found)
     counts = np.bincount(rows[rows >= 0], weights=times[rows >= 0], minlength=len(pairs))
     return {f"{words[a - 1]} {words[b - 1]}": int(count) for (a, b), count in zip(pairs, counts, strict=True)}
 
