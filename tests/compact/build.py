@@ -114,7 +114,7 @@ def random_scores(n_words, outputs, *, seed, pairs=40):
     words = np.concatenate([np.zeros((1, outputs), np.float32), values(n_words, outputs)])
     chosen = np.sort(random.permutation(n_words**2)[:pairs])
     keys = (chosen // n_words + 1) * (n_words + 1) + chosen % n_words + 1
-    return LinearScores(words, keys, values(pairs, outputs), values(outputs))
+    return LinearScores(words, keys, values(pairs, outputs), values(outputs), np.zeros(32, np.uint8))
 
 
 def random_model(kind, *, density, seed, n_words=25, biases=0.5, **choices):

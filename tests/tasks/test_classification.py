@@ -168,6 +168,11 @@ def test_the_linear_part_is_fitted_once_and_kept_in_the_run(
     own = task(sparse=sparse, share=0.5)
     own.parameter_groups(None)  # without a folder it is fitted where the loop begins
     assert all(torch.equal(value, state[name]) for name, value in own.model.state_dict().items())
+    other = task(sparse=sparse, share=0.5)
+    other.train_set.labels[:] = np.roll(other.train_set.labels, 1)
+    other.save_artifacts(tmp_path)  # the file of other documents is not taken
+    assert (tmp_path / LINEAR_FILE).read_bytes() != content
+    (tmp_path / LINEAR_FILE).write_bytes(content)
     monkeypatch.setattr("karui.tasks.classification.fit_scores", None)
     resumed = task(sparse=sparse, share=0.5)
     resumed.save_artifacts(tmp_path)

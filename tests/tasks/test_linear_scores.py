@@ -14,7 +14,7 @@ from karui.errors import UserError
 from karui.sparse import SparseVariationalDropout, harden, penalty, sparsify
 from karui.tasks import linear_scores
 from karui.tasks.classification import LINEAR_FILE, ClassificationTask
-from karui.tasks.linear_scores import LinearScores, fit_scores, load_scores
+from karui.tasks.linear_scores import LinearScores, fingerprint, fit_scores, load_scores
 from karui.tasks.ngrams import pair_counts
 from karui.tasks.pair_scores import PairScores
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
@@ -104,7 +104,7 @@ def test_the_file_brings_everything_back(tmp_path: Path) -> None:
     fitted, path = fit_scores(by_order(), n_words=WORDS, n_classes=2, weights=100), tmp_path / "linear.npz"
     fitted.save(path)
     back = load_scores(path, n_words=WORDS, n_classes=2)
-    for name in ("words", "keys", "pairs", "bias"):
+    for name in ("words", "keys", "pairs", "bias", "origin"):
         assert np.array_equal(getattr(back, name), getattr(fitted, name))
     for wrong in ({"n_words": WORDS + 1, "n_classes": 2}, {"n_words": WORDS, "n_classes": 3}):
         with pytest.raises(
@@ -172,6 +172,22 @@ def test_sizes_and_shares_are_checked() -> None:
     with pytest.raises(ValueError, match=r"scores of shape \(5, 1\), expected \(4, 1\)"):
         PairScores(3, 1, share=0.5).load(fit_scores(by_order(), n_words=WORDS, n_classes=2, weights=9))
     assert "words=3, pairs=0, share=0.5" in repr(PairScores(3, 1, share=0.5))
+
+
+def test_a_fingerprint_tells_what_was_fitted() -> None:
+    documents = by_order()
+    others = [
+        replace(documents, labels=1 - documents.labels),
+        replace(documents, ids=documents.ids[::-1].copy()),
+        replace(documents, offsets=np.concatenate([[0, 3], documents.offsets[2:]])),
+    ]
+    found = [
+        fingerprint(documents, 9),
+        fingerprint(documents, 8),
+        *(fingerprint(other, 9) for other in others),
+    ]
+    assert len({each.tobytes() for each in found}) == 5
+    assert np.array_equal(fingerprint(by_order(), 9), found[0])
 
 
 def test_pairs_are_counted_by_their_words() -> None:

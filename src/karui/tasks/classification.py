@@ -20,7 +20,7 @@ from karui.data.vocabulary import Vocabulary
 from karui.errors import UserError
 from karui.files import atomic_write
 from karui.sparse import SparseVariationalDropout, density, penalty, sparsify, words_kept
-from karui.tasks.linear_scores import LinearScores, fit_scores, load_scores
+from karui.tasks.linear_scores import LinearScores, fingerprint, fit_scores, load_scores
 from karui.tasks.pair_scores import PairScores
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
 from karui.tasks.teacher import linear_teacher
@@ -159,15 +159,18 @@ class ClassificationTask:
         return self._targets
 
     def ready_linear(self, file: Path | None = None) -> None:
-        """Give the linear part of the model, where it has one, its values: from `file`, or by a fit that goes there."""
+        """Give the linear part of the model, where it has one, its values: from `file`, or by a fit that goes there.
+
+        A file of other documents or another number of weights, left by another run, is written anew.
+        """
         if not self._linear_weights:
             return
-        n_words, n_classes = len(self.vocabulary), len(self.label_names)
+        documents, weights, scores = self.train_set, self._linear_weights, None
+        sizes = {"n_words": len(self.vocabulary), "n_classes": len(self.label_names)}
         if file is not None and file.exists():
-            scores = load_scores(file, n_words=n_words, n_classes=n_classes)
-        else:
-            documents, weights = self.train_set, self._linear_weights
-            scores = fit_scores(documents, n_words=n_words, n_classes=n_classes, weights=weights)
+            scores = load_scores(file, **sizes)
+        if scores is None or not np.array_equal(scores.origin, fingerprint(documents, weights)):
+            scores = fit_scores(documents, **sizes, weights=weights)
             if file is not None:
                 scores.save(file)
         load_linear(self.model, scores)

@@ -4,6 +4,7 @@ Averaged with a recurrent network it corrects some of that network's mistakes, w
 the network do not. D documents, V words, K pairs, C outputs (1 for two classes), F features.
 """
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +27,21 @@ MAX_PAIRS = 200_000  # that are fitted: the most frequent
 
 @dataclass(frozen=True)
 class LinearScores:
-    """words (V + 1, C), pairs (K, C) and bias (C,), float32; keys (K,) int64, rising: first * (V + 1) + second."""
+    """words (V + 1, C), pairs (K, C) and bias (C,), float32; keys (K,) int64, rising: first * (V + 1) + second.
+
+    origin: `fingerprint` of what it was fitted on, (32,) uint8.
+    """
 
     words: np.ndarray
     keys: np.ndarray
     pairs: np.ndarray
     bias: np.ndarray
+    origin: np.ndarray
 
     def save(self, path: Path) -> None:
         """Write the arrays as .npz."""
         buffer = io.BytesIO()
-        np.savez(buffer, words=self.words, keys=self.keys, pairs=self.pairs, bias=self.bias)
+        np.savez(buffer, **vars(self))
         atomic_write(path, buffer.getvalue())
 
 
@@ -48,18 +53,29 @@ def load_scores(path: Path, *, n_words: int, n_classes: int) -> LinearScores:
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            words, keys, pairs, bias = (file[name] for name in ("words", "keys", "pairs", "bias"))
+            arrays = {name: file[name] for name in ("words", "keys", "pairs", "bias")}
+            origin = (
+                file["origin"] if "origin" in file else np.zeros(32, np.uint8)
+            )  # not said: fitted again on resume
+            found = LinearScores(**arrays, origin=origin)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(
             f"{path}: no readable linear model ({error}); delete it and resume the run"
         ) from error
-    found = LinearScores(words, keys, pairs, bias)
-    outputs = 1 if n_classes == 2 else n_classes
-    wanted = ((n_words + 1, outputs), (len(keys),), (len(keys), outputs), (outputs,))
-    arrays = (words, keys, pairs, bias)
-    fits = all(array.shape == shape for array, shape in zip(arrays, wanted, strict=True))
-    fits = fits and [str(array.dtype) for array in arrays] == ["float32", "int64", "float32", "float32"]
-    if not fits or (np.diff(keys) <= 0).any():
+    outputs, K = 1 if n_classes == 2 else n_classes, found.keys.size
+    wanted = {
+        "words": (n_words + 1, outputs),
+        "keys": (K,),
+        "pairs": (K, outputs),
+        "bias": (outputs,),
+        "origin": (32,),
+    }
+    kinds = {"keys": np.int64, "origin": np.uint8}
+    fits = all(
+        array.shape == wanted[name] and array.dtype == kinds.get(name, np.float32)
+        for name, array in vars(found).items()
+    )
+    if not fits or (np.diff(found.keys) <= 0).any():
         raise UserError(f"{path}: is no linear model of {n_words} words; delete it and resume the run")
     return found
 
@@ -83,7 +99,15 @@ def fit_scores(documents: EncodedDataset, *, n_words: int, n_classes: int, weigh
     is_word = features <= n_words
     words[features[is_word]] = pruned[is_word]
     used = ~is_word & pruned.any(axis=1)
-    return LinearScores(words, features[used], pruned[used], bias)
+    return LinearScores(words, features[used], pruned[used], bias, fingerprint(documents, weights))
+
+
+def fingerprint(documents: EncodedDataset, weights: int) -> np.ndarray:
+    """(32,) uint8 that tell documents, labels and `weights` from others: SHA-256."""
+    digest = hashlib.sha256(str(weights).encode())
+    for array in (documents.ids, documents.offsets, documents.labels):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _counts(documents: EncodedDataset, n_words: int) -> tuple[sparse.csr_matrix, np.ndarray]:
