@@ -151,7 +151,10 @@ def test_resuming_with_another_recipe_names_the_field(train, monkeypatch):
     [
         (["--set=model.hidden_siz=3"], "no setting 'model.hidden_siz'; did you mean 'model.hidden_size'?"),
         (["--set=train.lr=fast"], "train.lr must be number, got 'fast'"),
-        (["--recurrent=lstmm"], "model.recurrent must be one of sru, lstm, gru, none, got 'lstmm'"),
+        (
+            ["--recurrent=lstmm"],
+            "model.recurrent must be one of sru, statistical-ru, lstm, gru, qrnn, mingru, none, got 'lstmm'",
+        ),
         (["--recipe=nonsense"], "no recipe 'nonsense'; the recipes are classification, "),
         (["--set=train.precision=16-mixed"], "train.precision=16-mixed is not available on this cpu"),
         (["--text=txet"], "txet"),
@@ -205,5 +208,5 @@ def test_settings_are_listed_with_defaults_and_meaning(capsys):
     assert main(["train", "--settings"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "train.lr=0.004  (number)" in lines
-    place = lines.index('model.recurrent="sru"  (one of sru, lstm, gru, none)')
+    place = lines.index('model.recurrent="sru"  (one of sru, statistical-ru, lstm, gru, qrnn, mingru, none)')
     assert lines[place + 1].startswith("    Recurrent layer")

@@ -88,7 +88,10 @@ def test_overrides_apply_in_order_and_leave_the_recipe_alone():
         ("train.max_epochs=0", "train.max_epochs must be >= 1, got 0"),
         ("data.fold=x", "data.fold must be whole number, got 'x'"),
         ("model.word_scores=yes", "model.word_scores must be true or false, got 'yes'"),
-        ("model.recurrent=lstmm", "must be one of sru, lstm, gru, none, got 'lstmm'; did you mean 'lstm'?"),
+        (
+            "model.recurrent=lstmm",
+            "must be one of sru, statistical-ru, lstm, gru, qrnn, mingru, none, got 'lstmm'; did you mean 'lstm'?",
+        ),
         ("sparse.groups=word,gate", "sparse.groups must be one of word, neuron, got 'gate'"),
         ("train.betas=0.9", "train.betas must be 2 values: number, number, got [0.9]"),
         ("train=3", "train is a group; set one of its fields, such as train.max_epochs"),
