@@ -5,6 +5,8 @@ T time, B batch, I input features, H hidden size, D directions, L layers, G gate
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,3 +125,54 @@ class SRU(SimpleRecurrence):
         if self.layer_rank(layer) is not None:
             x = F.linear(x, getattr(self, f"weight_rank_l{layer}"))
         return self._recur(self._to_gates(x, layer), layer, state, padding_mask, skip=skip)
+
+    def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Tensor]:  # noqa: A002  torch's name
+        """One time step: input (B, I) and state to output (B, P) and new state; raises ValueError if bidirectional.
+
+        Fastest under `torch.no_grad()`, for a few sequences in float32 or float64 on a CPU.
+        """
+        states = self._states_of_one_step(input, hx)
+        if states is None:
+            return super().step(input, hx)
+        x, found = input, []
+        for layer, c_0 in enumerate(states):
+            x, c = self._step_layer(x, layer, c_0)
+            found.append(c)
+        return x, torch.stack(found)
+
+    def _states_of_one_step(self, x: Tensor, hx: Tensor | None) -> Sequence[Tensor] | None:
+        """One state (B, H) a layer where the compiled step can run, else None: the general path does or raises."""
+        from karui.ops.simple_recurrence.step import can_step
+
+        random = self.training and (self.dropout or self.recurrent_dropout)
+        if torch.is_grad_enabled() or self.bidirectional or random or not can_step(x, self.implementation):
+            return None
+        if x.shape[1:] != (self.input_size,):
+            return None
+        self._check_dtype(x)
+        shape = (self.num_layers, len(x), self.hidden_size)
+        if hx is None:
+            return x.new_zeros(shape).unbind(0)
+        fits = hx.shape == shape and hx.dtype == x.dtype and hx.device == x.device
+        return hx.unbind(0) if fits else None
+
+    def _step_layer(self, skip: Tensor, layer: int, c_0: Tensor) -> tuple[Tensor, Tensor]:
+        """skip (B, I) and c_0 (B, H) to the output (B, P) and c (B, H), as `_run_and_wrap` does it without training."""
+        from karui.ops.simple_recurrence.step import simple_recurrence_step
+
+        x = self._normalise(skip, layer) if self.layer_norm == "pre" else skip
+        if self.layer_rank(layer) is not None:
+            x = F.linear(x, getattr(self, f"weight_rank_l{layer}"))
+        output, c = simple_recurrence_step(
+            x,
+            skip if self.has_skip_term and self.gate_blocks(layer) == 3 else None,
+            getattr(self, f"weight_ih_l{layer}"),
+            getattr(self, f"weight_c_l{layer}") if self.variant == "v2" else None,
+            getattr(self, f"bias_l{layer}") if self.bias else x.new_zeros(2 * self.hidden_size),
+            c_0=c_0,
+            activation=self.activation,
+            scale=self.skip_scale,
+        )
+        if self.layer_norm == "post":
+            output = self._normalise(output, layer)
+        return self._project(output, layer) if self.proj_size else output, c
