@@ -1,5 +1,7 @@
 """Proof of the compiled walk against the reference in fp64: every output, every gradient."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -335,3 +337,11 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     elsewhere = {k: None if v is None else v.detach().to("meta") for k, v in leaves.items()}
     with pytest.raises(ValueError, match="needs a CPU tensor .* on meta"):
         call(case, elsewhere, "cpp")
+
+
+def test_eager_calls_do_not_load_the_compiler() -> None:
+    code = (
+        "import sys, torch; from karui.nn import StatisticalRecurrentUnit as Layer; "
+        "Layer(2, 3)(torch.ones(4, 1, 2))[0].sum().backward(); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

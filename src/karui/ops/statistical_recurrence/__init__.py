@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from karui.ops import triton_launch
 from karui.ops.statistical_recurrence import reference
 
 IMPLEMENTATIONS = ("reference", "cpp", "triton")
@@ -65,12 +64,15 @@ def _choose(projected: Tensor, weight_phi: Tensor | None, A: int, implementation
             f"implementation 'cpp' needs a CPU tensor of 16, 32 or 64 bits, got {projected.dtype} on "
             f"{projected.device}; move it there or choose 'reference'"
         )
-    if implementation == "triton":
-        triton_launch.check_can_run(projected)
-    if implementation is None and triton_launch.runs_by_itself(projected):
-        from karui.ops.statistical_recurrence import triton
+    if implementation == "triton" or (implementation is None and projected.is_cuda):
+        from karui.ops import triton_launch  # loads torch's compiler
 
-        return "reference" if triton.refusal(weight_phi, A, projected.dtype) else "triton"
+        if implementation == "triton":
+            triton_launch.check_can_run(projected)
+        elif triton_launch.runs_by_itself(projected):
+            from karui.ops.statistical_recurrence import triton
+
+            return "reference" if triton.refusal(weight_phi, A, projected.dtype) else "triton"
     one_step = projected.shape[0] == 1 and projected.dtype in (torch.float32, torch.float64)
     # A single step (streaming) is over before the compiled walk has packed its weights.
     return implementation or ("cpp" if compiled and not one_step else "reference")

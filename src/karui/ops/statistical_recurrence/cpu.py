@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from karui import _native
+from karui.ops.choice import is_traced
 from karui.ops.statistical_recurrence import reference
 
 ACTIVATIONS = tuple(reference.ACTIVATIONS)  # in the order of the native enumeration
@@ -34,8 +35,7 @@ def _empty_outputs(
     return new(steps, *mu_0.shape), torch.empty_like(mu_0), new(kept, B, P), new(kept, B, R)
 
 
-@torch.library.custom_op("karui::statistical_recurrence", mutates_args=(), device_types="cpu")
-def forward_op(
+def run_forward(
     projected: Tensor,
     weight_r: Tensor | None,
     bias_r: Tensor | None,
@@ -61,13 +61,19 @@ def forward_op(
     return outputs
 
 
+# Autograd knows the plain functions through _Walk, a compiler knows them as operators: those cost more a call, and the
+# first call of one loads torch's compiler, for seconds.
+forward_op = torch.library.custom_op(
+    "karui::statistical_recurrence", run_forward, mutates_args=(), device_types="cpu"
+)
+
+
 @forward_op.register_fake
 def _(projected, weight_r, bias_r, weight_phi, alphas, mu_0, padding_mask, activation, last_only, keep):  # noqa: ANN001, ANN202, ARG001
     return _empty_outputs(projected, weight_phi, mu_0, last_only, keep)
 
 
-@torch.library.custom_op("karui::statistical_recurrence_backward", mutates_args=(), device_types="cpu")
-def backward_op(
+def run_backward(
     grad_mu: Tensor | None,
     grad_mu_n: Tensor | None,
     weight_r: Tensor | None,
@@ -132,6 +138,11 @@ def backward_op(
     )
 
 
+backward_op = torch.library.custom_op(
+    "karui::statistical_recurrence_backward", run_backward, mutates_args=(), device_types="cpu"
+)
+
+
 @backward_op.register_fake
 def _(*given):  # noqa: ANN002, ANN202
     _, _, weight_r, weight_phi, alphas, mu_0, _, phi, r, _, grad_alphas_wanted = given
@@ -165,7 +176,8 @@ def _backward(ctx, grad_mu, grad_mu_n, _grad_phi, _grad_r):  # noqa: ANN001, ANN
         grad_mu = None  # mu has no steps
     dense = [None if g is None else g.contiguous() for g in (grad_mu, grad_mu_n)]
     given = (weight_r, weight_phi, alphas, mu_0, padding_mask, phi, r)
-    grads = backward_op(*dense, *given, ctx.activation, ctx.needs_input_grad[4])
+    run: Any = backward_op if is_traced(phi) else run_backward
+    grads = run(*dense, *given, ctx.activation, ctx.needs_input_grad[4])
     wanted = zip(grads, inputs[:6], ctx.needs_input_grad, strict=False)
     found = [grad if tensor is not None and needed else None for grad, tensor, needed in wanted]
     return (*found, None, None, None, None)
@@ -207,6 +219,20 @@ def _through_reference(ctx, inputs, grad_mu, grad_mu_n):  # noqa: ANN001, ANN202
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
+class _Walk(torch.autograd.Function):
+    """The same pair for eager calls."""
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return _backward(ctx, *grad_outputs)
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = run_forward(*inputs)
+        _setup(ctx, inputs, output)
+        return output
+
+
 def statistical_recurrence(
     projected: Tensor,
     weight_r: Tensor | None,
@@ -228,6 +254,7 @@ def statistical_recurrence(
         tensors = [None if t is None else t.float() for t in tensors]  # long averages vanish in 16 bits
     dense = [None if t is None else t.contiguous() for t in (*tensors, padding_mask)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    mu, mu_n, _, _ = forward_op(*dense, ACTIVATIONS.index(activation), last_only, keep)
+    run: Any = forward_op if is_traced(projected) else _Walk.apply if keep else run_forward
+    mu, mu_n, _, _ = run(*dense, ACTIVATIONS.index(activation), last_only, keep)
     mu_n = mu_n.to(dtype)
     return (mu_n[None] if last_only else mu.to(dtype)), mu_n
