@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "scan_grid.hpp"
 #include "vector_math.hpp"
 
 namespace karui {
@@ -153,7 +154,10 @@ static void forward_block(const StatisticalSizes& s, const StatisticalForward<F>
 
 template <typename F>
 static void forward(const StatisticalSizes& s, const StatisticalForward<F>& a) {
-    const int64_t AP = s.A * s.P;
+    const int64_t AP = s.A * s.P, rows_bytes = s.T * s.B * static_cast<int64_t>(sizeof(F));
+    use_huge_pages(a.mu, rows_bytes * AP);
+    use_huge_pages(a.phi, rows_bytes * s.P);
+    use_huge_pages(a.r, rows_bytes * s.R);
     F* packed_r = a.scratch;
     F* packed_phi = packed_r + padded(s.R) * AP;
     F* states = packed_phi + padded(s.P) * s.R;
@@ -228,7 +232,10 @@ static void backward_block(const StatisticalSizes& s, const StatisticalBackward<
 
 template <typename F>
 static void backward(const StatisticalSizes& s, const StatisticalBackward<F>& a) {
-    const int64_t P = s.P, R = s.R, AR = s.A * R;
+    const int64_t P = s.P, R = s.R, AR = s.A * R, rows_bytes = s.T * s.B * static_cast<int64_t>(sizeof(F));
+    use_huge_pages(a.grad_projected, rows_bytes * P);
+    use_huge_pages(a.grad_pre_r, rows_bytes * R);
+    use_huge_pages(a.z, rows_bytes * AR);
     F* packed_r = a.scratch;
     F* packed_phi = packed_r + padded(P) * AR;
     F* states = packed_phi + padded(R) * P;

@@ -124,7 +124,7 @@ def run_backward(
         _native.statistical_alpha_slope(sizes, double, True, _addresses(*given))
         grad_alphas = grad_alphas + part.sum(0)
     z_0 = z_0.view(B, A, R)
-    over_time = (z.view(T * B, A * R).T @ phi.view(T * B, P)).view(A, R, P).transpose(0, 1)
+    over_time = (phi.view(T * B, P).T @ z.view(T * B, A * R)).view(P, A, R).permute(2, 1, 0)
     grad_weight_r = over_time + torch.einsum("bar,bap->rap", z_0, mu_0.view(B, A, P))
     grad_weight_phi = pre_phi.view(T * B, P).T @ r.view(T * B, R)
     grad_mu_0 = e_0.view(B, A, P) + torch.einsum("bar,rap->bap", z_0, weight_r.view(R, A, P))
