@@ -1,11 +1,10 @@
-// How a scan over time is cut into independent tasks, and how its large outputs are paged in.
+// How a scan over time is cut into independent tasks.
 // T time, B batch, D directions, H hidden size per direction.
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+
+#include "huge_pages.hpp"
 
 namespace karui {
 namespace KARUI_ISA {  // inline code differs between instruction sets
@@ -40,16 +39,6 @@ struct ScanGrid {
         return {d, chunk, chunk * rows, b1 < B ? b1 : B, block * width, j1 < H ? j1 : H};
     }
 };
-
-// Ask for huge pages under a fresh buffer: one fault for 2 MiB in place of 512. Only advice; errors change nothing.
-inline void use_huge_pages([[maybe_unused]] const void* start, [[maybe_unused]] int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr uintptr_t huge = uintptr_t(1) << 21;
-    const uintptr_t first = (reinterpret_cast<uintptr_t>(start) + huge - 1) & ~(huge - 1);
-    const uintptr_t last = (reinterpret_cast<uintptr_t>(start) + static_cast<uintptr_t>(bytes)) & ~(huge - 1);
-    if (start && last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
 
 }  // namespace KARUI_ISA
 }  // namespace karui

@@ -26,14 +26,15 @@ struct ScanForward {
     const uint8_t* padding;  // (T, B) or null: 1 = padding
     R* h;                    // (T, B, D*H)
     R* c;                    // (T, B, D, H)     states after each step, or null where nothing reads them
-    R* c_n;                  // (D, B, H)
+    R* c_n;                  // (D, B, H); may be c_0 itself
+    R* gates;                // (T, B, D, G, H), u itself or null: candidate, f, r[, skip], which a backward reads instead of u
 };
 
 template <typename R>
 struct ScanBackward {
-    ScanForward<R> forward;  // h and c_n are not read
+    ScanForward<R> forward;  // h and c_n are not read; nor is u where there are gates
     const R* grad_h;         // (T, B, D*H)
-    const R* grad_c_n;       // (D, B, H)
+    const R* grad_c_n;       // (D, B, H); may be grad_c_0 itself
     R* grad_u;               // as u
     R* grad_x;               // as x, or null
     R* grad_weight_c;        // (D, 2, H), or null in version 1

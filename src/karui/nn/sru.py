@@ -124,7 +124,7 @@ class SRU(SimpleRecurrence):
     ) -> tuple[Tensor, Tensor]:
         if self.layer_rank(layer) is not None:
             x = F.linear(x, getattr(self, f"weight_rank_l{layer}"))
-        return self._recur(self._to_gates(x, layer), layer, state, padding_mask, skip=skip)
+        return self._multiply_and_recur(x, layer, state, padding_mask, skip=skip)
 
     def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Tensor]:  # noqa: A002  torch's name
         """One time step: input (B, I) and state to output (B, P) and new state; raises ValueError if bidirectional.

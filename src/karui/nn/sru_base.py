@@ -4,12 +4,13 @@ T time, B batch, H hidden size, D directions, G gate blocks (3, or 4 with a proj
 """
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from karui.nn.stacked import StackedRecurrence
-from karui.ops.simple_recurrence import simple_recurrence
+from karui.ops.simple_recurrence import simple_recurrence, simple_recurrence_layer
 
 ACTIVATIONS = ("identity", "tanh", "relu")
 VARIANTS = ("v1", "v2")
@@ -62,11 +63,11 @@ class SimpleRecurrence(StackedRecurrence):
     def _drop_between(self, output: Tensor, layer: int) -> Tensor:  # noqa: ARG002  the mask acts inside the layer
         return output
 
-    def _dropout_mask(self, u: Tensor, layer: int) -> Tensor | None:
+    def _dropout_mask(self, like: Tensor, layer: int) -> Tensor | None:
+        """Mask (B, D*H) in the dtype of a tensor (T, B, ...)."""
         if not (self.training and self.dropout) or layer + 1 == self.num_layers:
             return None
-        _, B, D, _, H = u.shape
-        return F.dropout(u.new_ones(B, D * H), self.dropout)
+        return F.dropout(like.new_ones(like.shape[1], self.num_directions * self.hidden_size), self.dropout)
 
     def _to_gates(self, x: Tensor, layer: int) -> Tensor:
         """One product for all time steps and directions: x (T, B, *) to u (T, B, D, G, H)."""
@@ -76,20 +77,32 @@ class SimpleRecurrence(StackedRecurrence):
     def _recur(
         self, u: Tensor, layer: int, c_0: Tensor, padding_mask: Tensor | None, *, skip: Tensor
     ) -> tuple[Tensor, Tensor]:
+        skip_input, weight_c, bias, options = self._recurrence_of(u, layer, c_0, padding_mask, skip)
+        return simple_recurrence(u, skip_input, weight_c, bias, **options)
+
+    def _multiply_and_recur(
+        self, x: Tensor, layer: int, c_0: Tensor, padding_mask: Tensor | None, *, skip: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_to_gates` and `_recur` in one, which is faster where the op can do both."""
+        skip_input, weight_c, bias, options = self._recurrence_of(x, layer, c_0, padding_mask, skip)
+        weight = self.parameter("weight_ih", layer)
+        return simple_recurrence_layer(x, weight, skip_input, weight_c, bias, **options)
+
+    def _recurrence_of(
+        self, like: Tensor, layer: int, c_0: Tensor, padding_mask: Tensor | None, skip: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, dict[str, Any]]:
+        """What the op takes besides its first argument(s); `like` has their dtype and shape (T, B, ...)."""
         gates = (self.num_directions, 2, self.hidden_size)
         weight_c = self.parameter("weight_c", layer).view(gates) if self.variant == "v2" else None
-        bias = self.parameter("bias", layer).view(gates) if self.bias else u.new_zeros(gates)
+        bias = self.parameter("bias", layer).view(gates) if self.bias else like.new_zeros(gates)
+        options: dict[str, Any] = {
+            "c_0": c_0,
+            "padding_mask": padding_mask,
+            "dropout_mask": self._dropout_mask(like, layer),
+            "variant": self.variant,
+            "activation": self.activation,
+            "scale": self.skip_scale,
+            "implementation": self.implementation,
+        }
         reads_skip = self.has_skip_term and self.gate_blocks(layer) == 3
-        return simple_recurrence(
-            u,
-            skip if reads_skip else None,
-            weight_c,
-            bias,
-            c_0=c_0,
-            padding_mask=padding_mask,
-            dropout_mask=self._dropout_mask(u, layer),
-            variant=self.variant,
-            activation=self.activation,
-            scale=self.skip_scale,
-            implementation=self.implementation,
-        )
+        return skip if reads_skip else None, weight_c, bias, options

@@ -213,7 +213,10 @@ class StackedRecurrence(nn.Module):
         return output.squeeze(axis), state
 
     def _check_dtype(self, x: Tensor) -> None:
-        dtype = next(self.parameters()).dtype
+        own = next(
+            (p for p in self._parameters.values() if p is not None), None
+        )  # parameters() walks the tree
+        dtype = (next(self.parameters()) if own is None else own).dtype
         if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"input must have the dtype of the weights, {dtype}, got {x.dtype}")
 

@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from karui.ops.choice import HALVES, choose_implementation
-from karui.ops.simple_recurrence import reference
+from karui.ops.simple_recurrence import fused, reference
 
 IMPLEMENTATIONS = ("reference", "cpp", "triton")
 VARIANTS = ("v1", "v2")
@@ -42,13 +43,13 @@ def simple_recurrence(
     Returns h (T, B, D*H) in the dtype of u and c_n (D, B, H) in that of c_0. Raises ValueError on shapes that do not
     fit, unknown words and a named implementation that cannot run.
     """
-    _check(u, x, weight_c, bias, c_0)
+    _check(tuple(u.shape), u.dtype, x, weight_c, bias, c_0)
     _check_words(variant, activation, weight_c)
     if lengths is not None:
         if padding_mask is not None:
             raise ValueError("give lengths or padding_mask, not both")
         padding_mask = torch.arange(u.shape[0], device=u.device)[:, None] >= lengths
-    _check_masks(u, padding_mask, dropout_mask)
+    _check_masks(tuple(u.shape), padding_mask, dropout_mask)
     choice = choose_implementation(u, implementation, IMPLEMENTATIONS)
     if choice == "cpp":
         from karui.ops.simple_recurrence import cpu as chosen
@@ -71,8 +72,66 @@ def simple_recurrence(
     return h.to(u.dtype), c_n.to(c_0.dtype)
 
 
-def _check_masks(u: Tensor, padding_mask: Tensor | None, dropout_mask: Tensor | None) -> None:
-    T, B, D, _, H = u.shape
+def simple_recurrence_layer(
+    x: Tensor,
+    weight: Tensor,
+    skip: Tensor | None,
+    weight_c: Tensor | None,
+    bias: Tensor,
+    *,
+    c_0: Tensor,
+    padding_mask: Tensor | None = None,
+    dropout_mask: Tensor | None = None,
+    variant: str = "v2",
+    activation: str = "identity",
+    scale: float = 1.0,
+    implementation: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return `simple_recurrence(x weight', skip, ...)`: a layer with its product, which on a CPU run chunk by chunk.
+
+    x (T, B, I); weight (D*G*H, I), G = 3, or 4 with a projected skip; skip (T, B, D*H), often x itself, or None. The
+    other arguments, the result and what is raised stand in `simple_recurrence`.
+    """
+    D, _, H = c_0.shape
+    shape = (*x.shape[:2], D, weight.shape[0] // max(1, D * H), H)
+    if not fused.can_run(x, weight, c_0, implementation):
+        u = F.linear(x, weight).view(shape)
+        return simple_recurrence(
+            u,
+            skip,
+            weight_c,
+            bias,
+            c_0=c_0,
+            padding_mask=padding_mask,
+            dropout_mask=dropout_mask,
+            variant=variant,
+            activation=activation,
+            scale=scale,
+            implementation=implementation,
+        )
+    if x.dim() != 3 or tuple(weight.shape) != (shape[3] * H, x.shape[2]):
+        raise ValueError(
+            f"x must be (T, B, I) and weight (G*H={shape[3] * H}, I), got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    _check(shape, x.dtype, skip, weight_c, bias, c_0)
+    _check_words(variant, activation, weight_c)
+    _check_masks(shape, padding_mask, dropout_mask)
+    return fused.simple_recurrence_layer(
+        x,
+        weight,
+        skip,
+        weight_c,
+        bias,
+        c_0=c_0,
+        padding_mask=padding_mask,
+        dropout_mask=dropout_mask,
+        activation=activation,
+        scale=scale,
+    )
+
+
+def _check_masks(shape: tuple[int, ...], padding_mask: Tensor | None, dropout_mask: Tensor | None) -> None:
+    T, B, D, _, H = shape
     if dropout_mask is not None and tuple(dropout_mask.shape) != (B, D * H):
         raise ValueError(f"dropout_mask must have shape {(B, D * H)}, got {tuple(dropout_mask.shape)}")
     if padding_mask is not None and (padding_mask.dtype != torch.bool or tuple(padding_mask.shape) != (T, B)):
@@ -92,10 +151,17 @@ def _check_words(variant: str, activation: str, weight_c: Tensor | None) -> None
         raise ValueError(f"activation must be one of {tuple(reference.ACTIVATIONS)}, got {activation!r}")
 
 
-def _check(u: Tensor, x: Tensor | None, weight_c: Tensor | None, bias: Tensor, c_0: Tensor) -> None:
-    if u.dim() != 5 or u.shape[3] not in (3, ALL_BLOCKS) or u.shape[2] not in (1, 2):
-        raise ValueError(f"u must be (T, B, D in 1..2, G in 3..4, H), got {tuple(u.shape)}")
-    T, B, D, G, H = u.shape
+def _check(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    x: Tensor | None,
+    weight_c: Tensor | None,
+    bias: Tensor,
+    c_0: Tensor,
+) -> None:
+    if len(shape) != 5 or shape[3] not in (3, ALL_BLOCKS) or shape[2] not in (1, 2):
+        raise ValueError(f"u must be (T, B, D in 1..2, G in 3..4, H), got {shape}")
+    T, B, D, G, H = shape
     if x is not None and G == ALL_BLOCKS:
         raise ValueError("x must be None when u has a projected skip block")
     expected = {
@@ -104,12 +170,12 @@ def _check(u: Tensor, x: Tensor | None, weight_c: Tensor | None, bias: Tensor, c
         "c_0": (c_0, (D, B, H)),
         "x": (x, (T, B, D * H)),
     }
-    for name, (tensor, shape) in expected.items():
+    for name, (tensor, wanted) in expected.items():
         if tensor is None:
             continue
-        if tuple(tensor.shape) != shape:
+        if tuple(tensor.shape) != wanted:
             raise ValueError(
-                f"{name} must have shape {shape} to go with u {tuple(u.shape)}, got {tuple(tensor.shape)}"
+                f"{name} must have shape {wanted} to go with u {shape}, got {tuple(tensor.shape)}"
             )
-        if tensor.dtype != u.dtype and not (u.dtype in HALVES and tensor.dtype == torch.float32):
-            raise ValueError(f"{name} must have the dtype of u, {u.dtype}, got {tensor.dtype}")
+        if tensor.dtype != dtype and not (dtype in HALVES and tensor.dtype == torch.float32):
+            raise ValueError(f"{name} must have the dtype of u, {dtype}, got {tensor.dtype}")
