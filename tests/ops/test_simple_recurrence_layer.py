@@ -141,17 +141,8 @@ def test_it_is_the_fused_path_in_several_chunks() -> None:
     assert cut.onednn == torch.backends.mkldnn.is_available()
 
 
-@pytest.fixture(params=["into one tensor", "in place"])
-def gates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the gates are kept, which the size decides otherwise."""
-    monkeypatch.setattr(fused, "COPY_BYTES", 0 if request.param == "into one tensor" else 1 << 40)
-
-
-@pytest.mark.usefixtures("gates")
 @pytest.mark.parametrize("case", LARGE)
-def test_either_place_of_the_gates_without_onednn_and_without_gradients(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_twice_without_onednn_and_without_gradients(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = gradients(case, torch.float64, apart, implementation="reference")
     plain = gradients(case, torch.float32, apart, implementation="reference")
     found, again = (gradients(case, torch.float32, call) for _ in range(2))
@@ -176,14 +167,14 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.usefixtures("poisoned", "gates")
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("case", [*CASES[1:], *LARGE])
 def test_every_cell_is_written(case: Case) -> None:
     assert all(tensor.isfinite().all() for tensor in gradients(case, torch.float32, call).values())
 
 
 @pytest.mark.parametrize("case", [CASES[1], LARGE[0]])
-def test_nan_in_padding_changes_nothing(case: Case) -> None:
+def test_what_stands_in_padding_changes_nothing(case: Case) -> None:
     leaves, padding = leaves_of(case, torch.float32), options_of(case, torch.float32)["padding_mask"]
     clean = call(case, leaves)
     with torch.no_grad():

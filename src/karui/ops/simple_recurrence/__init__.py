@@ -89,8 +89,9 @@ def simple_recurrence_layer(
 ) -> tuple[Tensor, Tensor]:
     """Return `simple_recurrence(x weight', skip, ...)`: a layer with its product, which on a CPU run chunk by chunk.
 
-    x (T, B, I); weight (D*G*H, I), G = 3, or 4 with a projected skip; skip (T, B, D*H), often x itself, or None. The
-    other arguments, the result and what is raised stand in `simple_recurrence`.
+    x (T, B, I), finite in the padding too, where the weight's gradient multiplies it by 0; weight (D*G*H, I), G = 3,
+    or 4 with a projected skip; skip (T, B, D*H), often x itself, or None. The other arguments, the result and what is
+    raised stand in `simple_recurrence`.
     """
     D, _, H = c_0.shape
     shape = (*x.shape[:2], D, weight.shape[0] // max(1, D * H), H)

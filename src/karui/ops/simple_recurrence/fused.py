@@ -20,7 +20,6 @@ from karui.ops.simple_recurrence.product import onednn_linear, pays_onednn
 CHUNK_BYTES = 6 << 20  # of u: it stays in cache, and the product does not get slower by being cut
 FEWEST_ROWS = 512  # of a chunk, for the same reason
 HUGE_PAGE = 2 << 20
-COPY_BYTES = 16 << 20  # of all of u: from here on a copy of it is cheaper than its page faults
 
 
 class Words(NamedTuple):
@@ -85,12 +84,9 @@ def _cut(tensor: Tensor | None, part: slice) -> Tensor | None:
     return None if tensor is None else tensor[part]
 
 
-def _gates(cut: "_Chunks", x: Tensor) -> list[Tensor | None]:
-    """Where the gates of each chunk go: into one fresh tensor, or None for the place where oneDNN leaves the product.
-
-    Its own outputs can be advised to nothing, and large ones are paged in 4 KiB at a time: more than a copy costs.
-    """
-    if cut.onednn and cut.T * cut.B * cut.G * cut.H * x.element_size() <= COPY_BYTES:
+def _room_for_gates(cut: _Chunks, x: Tensor) -> list[Any]:
+    """Where the product and then the gates of each chunk go: into one tensor, or None for what oneDNN returns."""
+    if cut.onednn:
         return [None for _ in cut]
     kept = _fresh(x, cut.T * cut.B, cut.G * cut.H)
     return [kept[part.start * cut.B : part.stop * cut.B] for part in cut]
@@ -116,7 +112,7 @@ def run_forward(
     """
     cut = _Chunks(x, weight, c_0, words)
     h, c_n = _fresh(x, cut.T, cut.B, cut.H), c_0.clone()
-    c, gates = (_fresh(x, *h.shape), _gates(cut, x)) if save else (None, [])
+    c, gates = (_fresh(x, *h.shape), _room_for_gates(cut, x)) if save else (None, [])
     transposed = weight.t().contiguous() if cut.onednn else None  # oneDNN packs a weight faster from there
     buffer = None if cut.onednn or save else x.new_empty(cut.steps * cut.B, weight.shape[0])
     source = x if words.skip_is_input else skip
@@ -126,8 +122,8 @@ def run_forward(
             u = onednn_linear(rows, transposed.t())
         else:
             u = torch.mm(rows, weight.t(), out=gates[index] if buffer is None else buffer[: rows.shape[0]])
-        if save and gates[index] is None:
-            gates[index] = u
+        if save:
+            gates[index] = u  # overwritten in place
         arrays = _addresses(
             u, _cut(source, part), weight_c, bias, c_n, dropout_mask, _cut(padding_mask, part),
             h[part], _cut(c, part), c_n, gates[index] if save else None,
@@ -150,7 +146,11 @@ class _Gradients:
             words.skip_is_input and wanted[0]
         )  # gradients of x come from the scan and from the product
         self.source = x if words.skip_is_input else skip
-        self.grad_x = _fresh(x, *x.shape) if wanted[0] else None
+        self.wants_x, self.alone = (
+            wanted[0],
+            cut.onednn and len(self.parts) == 1,
+        )  # its product is grad_x itself
+        self.grad_x = _fresh(x, *x.shape) if wanted[0] and not self.alone else None
         self.grad_skip = _fresh(x, *skip.shape) if skip is not None and wanted[2] else None
         self.grad_u = x.new_empty(cut.steps * cut.B, self.weight.shape[0])
         # oneDNN cannot add into a tensor, so the two parts meet afterwards.
@@ -195,19 +195,19 @@ class _Gradients:
             self.grad_weight.addmm_(grad_u.t(), x)
         elif self.wants_weight:
             self.grad_weight = torch.mm(grad_u.t(), x)
-        if self.grad_x is None:
+        if not self.wants_x:
             return
-        to = self.grad_x[part].view(-1, self.cut.I)
-        if not self.cut.onednn:
+        if self.transposed is None:
+            to = self.grad_x[part].view(-1, self.cut.I)  # type: ignore[index]  there is one
             _ = to.addmm_(grad_u, self.weight) if self.both else torch.mm(grad_u, self.weight, out=to)
+            return
+        by_product = onednn_linear(grad_u, self.transposed).view(-1, self.cut.B, self.cut.I)
+        if self.grad_x is None:
+            self.grad_x = by_product if self.grad_input is None else by_product.add_(self.grad_input)
         elif self.grad_input is None:
-            to.copy_(onednn_linear(grad_u, self.transposed))
+            self.grad_x[part] = by_product
         else:
-            torch.add(
-                onednn_linear(grad_u, self.transposed),
-                self.grad_input.view(-1, self.cut.I)[: len(to)],
-                out=to,
-            )
+            torch.add(by_product, self.grad_input[: len(by_product)], out=self.grad_x[part])
 
 
 def run_backward(
