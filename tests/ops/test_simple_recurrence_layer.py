@@ -141,6 +141,13 @@ def test_it_is_the_fused_path_in_several_chunks() -> None:
     assert cut.onednn == torch.backends.mkldnn.is_available()
 
 
+@pytest.fixture(params=["copied", "in place"])
+def gates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gates are kept, which the size decides otherwise."""
+    monkeypatch.setattr(fused, "COPY_BYTES", 0 if request.param == "copied" else 1 << 40)
+
+
+@pytest.mark.usefixtures("gates")
 @pytest.mark.parametrize("case", LARGE)
 def test_twice_without_onednn_and_without_gradients(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = gradients(case, torch.float64, apart, implementation="reference")
@@ -167,7 +174,7 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.usefixtures("poisoned")
+@pytest.mark.usefixtures("poisoned", "gates")
 @pytest.mark.parametrize("case", [*CASES[1:], *LARGE])
 def test_every_cell_is_written(case: Case) -> None:
     assert all(tensor.isfinite().all() for tensor in gradients(case, torch.float32, call).values())

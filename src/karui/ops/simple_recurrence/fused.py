@@ -20,6 +20,7 @@ from karui.ops.simple_recurrence.product import onednn_linear, pays_onednn
 CHUNK_BYTES = 6 << 20  # of u: it stays in cache, and the product does not get slower by being cut
 FEWEST_ROWS = 512  # of a chunk, for the same reason
 HUGE_PAGE = 2 << 20
+COPY_BYTES = 64 << 20  # of all of u: more than this the allocator gives back to the system after every call
 
 
 class Words(NamedTuple):
@@ -85,8 +86,11 @@ def _cut(tensor: Tensor | None, part: slice) -> Tensor | None:
 
 
 def _room_for_gates(cut: _Chunks, x: Tensor) -> list[Any]:
-    """Where the product and then the gates of each chunk go: into one tensor, or None for what oneDNN returns."""
-    if cut.onednn:
+    """Where the gates of each chunk go: into one tensor, or None for over the product that oneDNN returned.
+
+    Much of what oneDNN returns would be paged in 4 KiB at a time, which costs more than a copy to one tensor.
+    """
+    if cut.onednn and cut.T * cut.B * cut.G * cut.H * x.element_size() <= COPY_BYTES:
         return [None for _ in cut]
     kept = _fresh(x, cut.T * cut.B, cut.G * cut.H)
     return [kept[part.start * cut.B : part.stop * cut.B] for part in cut]
@@ -122,7 +126,7 @@ def run_forward(
             u = onednn_linear(rows, transposed.t())
         else:
             u = torch.mm(rows, weight.t(), out=gates[index] if buffer is None else buffer[: rows.shape[0]])
-        if save:
+        if save and gates[index] is None:
             gates[index] = u  # overwritten in place
         arrays = _addresses(
             u, _cut(source, part), weight_c, bias, c_n, dropout_mask, _cut(padding_mask, part),
