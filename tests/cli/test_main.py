@@ -61,7 +61,8 @@ def failing(error: BaseException):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
-def test_what_the_user_can_put_right_is_one_line(verb, capsys, error, code, line) -> None:
+def test_what_the_user_can_put_right_is_one_line(verb, capsys, monkeypatch, error, code, line) -> None:
+    monkeypatch.delitem(sys.modules, "optuna", raising=False)  # another test may have imported it
     verb(failing(error))
     assert cli.main(["probe"]) == code
     captured = capsys.readouterr()
