@@ -164,7 +164,7 @@ def bad_runs() -> list[Case]:
         Case("setting of a wrong type", f"{TRAIN} --out new --set train.lr=fast", ["train.lr", "'fast'"]),
         Case("setting out of range", f"{TRAIN} --out new --set train.lr=-1", ["train.lr", "> 0"]),
         Case(
-            "unknown layer", f"{TRAIN} --out new --recurrent rnn", ["model.recurrent", "sru, lstm, gru, none"]
+            "unknown layer", f"{TRAIN} --out new --recurrent rnn", ["model.recurrent", "mingru, none"]
         ),
         Case(
             "unknown recipe",
