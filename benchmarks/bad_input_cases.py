@@ -163,9 +163,7 @@ def bad_runs() -> list[Case]:
         Case("setting without a value", f"{TRAIN} --out new --set train.lr", ["train.lr", "="]),
         Case("setting of a wrong type", f"{TRAIN} --out new --set train.lr=fast", ["train.lr", "'fast'"]),
         Case("setting out of range", f"{TRAIN} --out new --set train.lr=-1", ["train.lr", "> 0"]),
-        Case(
-            "unknown layer", f"{TRAIN} --out new --recurrent rnn", ["model.recurrent", "mingru, none"]
-        ),
+        Case("unknown layer", f"{TRAIN} --out new --recurrent rnn", ["model.recurrent", "mingru, none"]),
         Case(
             "unknown recipe",
             f"{TRAIN} --out new --recipe clasification",
