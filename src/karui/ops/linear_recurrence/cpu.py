@@ -8,6 +8,7 @@ from torch import Tensor
 from karui import _native
 from karui.ops.choice import is_traced
 from karui.ops.double_backward import differentiable_gradients
+from karui.ops.eager import addresses, eager_twin
 from karui.ops.linear_recurrence import reference
 
 
@@ -15,19 +16,15 @@ def _sizes(f: Tensor) -> object:
     return _native.LinearSizes(*f.shape, torch.get_num_threads())
 
 
-def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
-    return tuple(0 if t is None else t.data_ptr() for t in tensors)
-
-
 def run_forward(f: Tensor, b: Tensor, c_0: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Contiguous inputs of one dtype, float32 or float64; returns c (T, B, D, H) and c_n (D, B, H)."""
     c, c_n = torch.empty_like(f), torch.empty_like(c_0)
-    arrays = _addresses(f, b, c_0, padding_mask, c, c_n)
+    arrays = addresses(f, b, c_0, padding_mask, c, c_n)
     _native.linear_forward(_sizes(f), f.dtype == torch.float64, arrays)
     return c, c_n
 
 
-# Autograd knows the plain functions through _Scan, a compiler knows them as operators: those cost more a call.
+# Autograd knows the plain functions through _eager, a compiler knows them as operators: those cost more a call.
 forward_op = torch.library.custom_op(
     "karui::linear_recurrence", run_forward, mutates_args=(), device_types="cpu"
 )
@@ -43,7 +40,7 @@ def run_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of f, b and c_0."""
     grad_f, grad_b, grad_c_0 = torch.empty_like(f), torch.empty_like(f), torch.empty_like(c_0)
-    arrays = _addresses(f, c_0, padding_mask, c, grad_c, grad_c_n, grad_f, grad_b, grad_c_0)
+    arrays = addresses(f, c_0, padding_mask, c, grad_c, grad_c_n, grad_f, grad_b, grad_c_0)
     _native.linear_backward(_sizes(f), f.dtype == torch.float64, arrays)
     return grad_f, grad_b, grad_c_0
 
@@ -80,18 +77,7 @@ def _backward(ctx, grad_c, grad_c_n):  # noqa: ANN001, ANN202
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
-class _Scan(torch.autograd.Function):
-    """The same pair for eager calls."""
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        return _backward(ctx, *grad_outputs)
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = run_forward(*inputs)
-        _setup(ctx, inputs, output)
-        return output
+_eager = eager_twin(run_forward, _setup, _backward)
 
 
 def linear_recurrence(
@@ -102,6 +88,6 @@ def linear_recurrence(
     dense = [t.to(dtype).contiguous() for t in (f, b, c_0)]
     pads = None if padding_mask is None else padding_mask.contiguous()
     save = torch.is_grad_enabled() and any(t.requires_grad for t in dense)
-    run: Any = forward_op if is_traced(f) else _Scan.apply if save else run_forward
+    run: Any = forward_op if is_traced(f) else _eager if save else run_forward
     c, c_n = run(*dense, pads)
     return c.to(f.dtype), c_n.to(c_0.dtype)

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from karui.ops.double_backward import differentiable_gradients
+from karui.ops.eager import eager_twin
 from karui.ops.linear_recurrence import reference
 from karui.ops.linear_recurrence.triton_kernels import backward_kernel, carry_kernel, forward_kernel
 from karui.ops.triton_launch import COMPILE_OPTIONS, on_device_of
@@ -140,12 +141,7 @@ def _backward(ctx, grad_c, grad_c_n):  # noqa: ANN001, ANN202
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
-class _Eager(torch.autograd.Function):
-    """The same operator without the dispatcher, which costs more than a small kernel."""
-
-    forward: Any = staticmethod(_forward)
-    setup_context: Any = staticmethod(_setup)
-    backward: Any = staticmethod(_backward)
+_eager = eager_twin(_forward, _setup, _backward)
 
 
 def linear_recurrence(
@@ -153,5 +149,5 @@ def linear_recurrence(
 ) -> tuple[Tensor, Tensor]:
     """Shapes as in `karui.ops.linear_recurrence`; CUDA tensors, or any under Triton's interpreter."""
     dense = [None if t is None else t.contiguous() for t in (f, b, c_0, padding_mask)]
-    run: Any = forward_op if torch.compiler.is_compiling() else _Eager.apply
+    run: Any = forward_op if torch.compiler.is_compiling() else _eager
     return run(*dense)

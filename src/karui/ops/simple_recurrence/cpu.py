@@ -8,14 +8,11 @@ from torch import Tensor
 from karui import _native
 from karui.ops.choice import is_traced
 from karui.ops.double_backward import differentiable_gradients
+from karui.ops.eager import addresses, eager_twin
 from karui.ops.simple_recurrence import reference
 
 ACTIVATIONS = ("identity", "tanh", "relu")  # in the order of native/kernels/simple_recurrence.hpp
 MAX_CHUNKS = 8  # rows of the backward's partial sums, as in native/scan_grid.hpp
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _sizes(u: Tensor, activation: str, scale: float) -> object:
@@ -42,13 +39,11 @@ def run_forward(
     h, c_n = u.new_empty(T, B, D * H), torch.empty_like(c_0)
     c = u.new_empty((T, B, D, H) if save else (0,))
     arrays = (u, x, weight_c, bias, c_0, dropout_mask, padding_mask, h, c if save else None, c_n, None)
-    _native.scan_forward(
-        _sizes(u, activation, scale), u.dtype == torch.float64, tuple(_address(t) for t in arrays)
-    )
+    _native.scan_forward(_sizes(u, activation, scale), u.dtype == torch.float64, addresses(*arrays))
     return h, c, c_n
 
 
-# Autograd knows the plain functions through _Scan, a compiler knows them as operators: those cost more a call.
+# Autograd knows the plain functions through _eager, a compiler knows them as operators: those cost more a call.
 forward_op = torch.library.custom_op(
     "karui::simple_recurrence", run_forward, mutates_args=(), device_types="cpu"
 )
@@ -90,8 +85,8 @@ def run_backward(
     _native.scan_backward(
         _sizes(u, activation, scale),
         u.dtype == torch.float64,
-        tuple(_address(t) for t in forward),
-        tuple(_address(t) for t in arrays),
+        addresses(*forward),
+        addresses(*arrays),
     )
     return gradients
 
@@ -141,18 +136,7 @@ def _backward(ctx, grad_h, _grad_c, grad_c_n):  # noqa: ANN001, ANN202
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
-class _Scan(torch.autograd.Function):
-    """The same pair for eager calls."""
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        return _backward(ctx, *grad_outputs)
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = run_forward(*inputs)
-        _setup(ctx, inputs, output)
-        return output
+_eager = eager_twin(run_forward, _setup, _backward)
 
 
 def simple_recurrence(
@@ -176,6 +160,6 @@ def simple_recurrence(
     ]
     pads = None if padding_mask is None else padding_mask.contiguous()
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense[:5])
-    run: Any = forward_op if is_traced(u) else _Scan.apply if save else run_forward
+    run: Any = forward_op if is_traced(u) else _eager if save else run_forward
     h, _, c_n = run(*dense[:5], pads, dense[5], activation, scale, save)
     return h.to(u.dtype), c_n.to(c_0.dtype)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from karui import _native
 from karui.ops.choice import is_traced
 from karui.ops.double_backward import differentiable_gradients
+from karui.ops.eager import addresses
 from karui.ops.simple_recurrence import reference
 from karui.ops.simple_recurrence.cpu import ACTIVATIONS, MAX_CHUNKS
 from karui.ops.simple_recurrence.product import onednn_linear, pays_onednn
@@ -77,10 +78,6 @@ def _fresh(like: Tensor, *shape: int) -> Tensor:
     return tensor
 
 
-def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
-    return tuple(0 if t is None else t.data_ptr() for t in tensors)
-
-
 def _cut(tensor: Tensor | None, part: slice) -> Tensor | None:
     return None if tensor is None else tensor[part]
 
@@ -128,7 +125,7 @@ def run_forward(
             u = torch.mm(rows, weight.t(), out=gates[index] if buffer is None else buffer[: rows.shape[0]])
         if save and gates[index] is None:
             gates[index] = u  # overwritten in place
-        arrays = _addresses(
+        arrays = addresses(
             u, _cut(source, part), weight_c, bias, c_n, dropout_mask, _cut(padding_mask, part),
             h[part], _cut(c, part), c_n, gates[index] if save else None,
         )  # fmt: skip
@@ -174,11 +171,11 @@ class _Gradients:
         if self.both:
             grad_skip = _cut(self.grad_x, part) if self.grad_input is None else self.grad_input
         grad_weight_c = None if self.grad_weight_c is None else self.grad_weight_c[index]
-        forward = _addresses(
+        forward = addresses(
             None, _cut(self.source, part), self.weight_c, self.bias, before, self.dropout_mask,
             _cut(self.padding_mask, part), None, self.c[part], None, self.gates[index],
         )  # fmt: skip
-        backward = _addresses(
+        backward = addresses(
             grad_h[part],
             grad_c,
             self.grad_u,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from karui import _native
 from karui.ops.choice import is_traced
+from karui.ops.eager import addresses
 from karui.ops.simple_recurrence.cpu import ACTIVATIONS
 
 MAX_BATCH = 4  # above, a matrix product that shares each weight among all sequences catches up
@@ -62,7 +63,8 @@ def simple_recurrence_step(
             )
     dense = [None if t is None else t.contiguous() for t in (x, weight_ih, skip, weight_c, bias, c_0)]
     h, c = x.new_empty(B, H), x.new_empty(B, H)
-    addresses = tuple(0 if t is None else t.data_ptr() for t in (*dense, h, c))
     word, threads = ACTIVATIONS.index(activation), torch.get_num_threads()
-    _native.scan_step(B, I, blocks, H, word, scale, threads, x.dtype == torch.float64, addresses)
+    _native.scan_step(
+        B, I, blocks, H, word, scale, threads, x.dtype == torch.float64, addresses(*dense, h, c)
+    )
     return h, c

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from karui.ops.double_backward import differentiable_gradients
+from karui.ops.eager import eager_twin
 from karui.ops.simple_recurrence import reference
 from karui.ops.simple_recurrence.triton_kernels import backward_kernel, forward_kernel
 from karui.ops.triton_launch import COMPILE_OPTIONS, on_device_of
@@ -154,12 +155,7 @@ def _backward(ctx, grad_h, _grad_c, grad_c_n):  # noqa: ANN001, ANN202
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
-class _Eager(torch.autograd.Function):
-    """The same operator without the dispatcher."""
-
-    forward: Any = staticmethod(_forward)
-    setup_context: Any = staticmethod(_setup)
-    backward: Any = staticmethod(_backward)
+_eager = eager_twin(_forward, _setup, _backward)
 
 
 def simple_recurrence(
@@ -183,6 +179,6 @@ def simple_recurrence(
     differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense)
     run: Any = forward_op
     if not torch.compiler.is_compiling():
-        run = _Eager.apply if differentiable else _forward
+        run = _eager if differentiable else _forward
     h, _, c_n = run(*dense, variant, activation, scale, differentiable)
     return h, c_n

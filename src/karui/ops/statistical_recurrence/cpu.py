@@ -10,13 +10,10 @@ from torch import Tensor
 
 from karui import _native
 from karui.ops.choice import is_traced
+from karui.ops.eager import addresses, eager_twin
 from karui.ops.statistical_recurrence import reference
 
 ACTIVATIONS = tuple(reference.ACTIVATIONS)  # in the order of the native enumeration
-
-
-def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
-    return tuple(0 if t is None else t.data_ptr() for t in tensors)
 
 
 def _sizes(projected: Tensor, weight_phi: Tensor | None, alphas: Tensor, activation: int) -> Any:
@@ -56,12 +53,12 @@ def run_forward(
     scratch = projected.new_empty(sizes.forward_scratch)
     inputs = (projected, weight_r, bias_r, weight_phi, alphas, mu_0, padding_mask)
     kept = (phi, r) if keep else (None, None)
-    addresses = _addresses(*inputs, None if last_only else mu, mu_n, *kept, scratch)
-    _native.statistical_forward(sizes, projected.dtype == torch.float64, addresses)
+    arrays = addresses(*inputs, None if last_only else mu, mu_n, *kept, scratch)
+    _native.statistical_forward(sizes, projected.dtype == torch.float64, arrays)
     return outputs
 
 
-# Autograd knows the plain functions through _Walk, a compiler knows them as operators: those cost more a call, and the
+# Autograd knows the plain functions through _eager, a compiler knows them as operators: those cost more a call, and the
 # first call of one loads torch's compiler, for seconds.
 forward_op = torch.library.custom_op(
     "karui::statistical_recurrence", run_forward, mutates_args=(), device_types="cpu"
@@ -105,13 +102,13 @@ def run_backward(
     )
     scratch = new(sizes.backward_scratch)
     given = (weight_r, weight_phi, alphas, padding_mask, phi, r, grad_mu, grad_mu_n)
-    _native.statistical_backward(sizes, double, _addresses(*given, pre_phi, pre_r, z, e_0, z_0, scratch))
+    _native.statistical_backward(sizes, double, addresses(*given, pre_phi, pre_r, z, e_0, z_0, scratch))
 
     grad_alphas = new(0)
     if grad_alphas_wanted:
         part, scratch = new(B, A), new(B, 2, max(P, R))
         given = (phi, grad_mu, grad_mu_n, mu_0, alphas, padding_mask, scratch, part)
-        _native.statistical_alpha_slope(sizes, double, False, _addresses(*given))
+        _native.statistical_alpha_slope(sizes, double, False, addresses(*given))
         grad_alphas = part.sum(0)
     if weight_r is None or weight_phi is None:
         return pre_phi, new(0), new(0), new(0), grad_alphas, e_0
@@ -121,7 +118,7 @@ def run_backward(
         y = phi.view(T * B, P) @ by_scale.T  # W_r phi_t, scale by scale
         y_0 = torch.einsum("rap,bap->bar", weight_r.view(R, A, P), mu_0.view(B, A, P)).contiguous()
         given = (y, pre_r, None, y_0, alphas, padding_mask, scratch, part)
-        _native.statistical_alpha_slope(sizes, double, True, _addresses(*given))
+        _native.statistical_alpha_slope(sizes, double, True, addresses(*given))
         grad_alphas = grad_alphas + part.sum(0)
     z_0 = z_0.view(B, A, R)
     over_time = (phi.view(T * B, P).T @ z.view(T * B, A * R)).view(P, A, R).permute(2, 1, 0)
@@ -219,18 +216,7 @@ def _through_reference(ctx, inputs, grad_mu, grad_mu_n):  # noqa: ANN001, ANN202
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
-class _Walk(torch.autograd.Function):
-    """The same pair for eager calls."""
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        return _backward(ctx, *grad_outputs)
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = run_forward(*inputs)
-        _setup(ctx, inputs, output)
-        return output
+_eager = eager_twin(run_forward, _setup, _backward)
 
 
 def statistical_recurrence(
@@ -254,7 +240,7 @@ def statistical_recurrence(
         tensors = [None if t is None else t.float() for t in tensors]  # long averages vanish in 16 bits
     dense = [None if t is None else t.contiguous() for t in (*tensors, padding_mask)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    run: Any = forward_op if is_traced(projected) else _Walk.apply if keep else run_forward
+    run: Any = forward_op if is_traced(projected) else _eager if keep else run_forward
     mu, mu_n, _, _ = run(*dense, ACTIVATIONS.index(activation), last_only, keep)
     mu_n = mu_n.to(dtype)
     return (mu_n[None] if last_only else mu.to(dtype)), mu_n

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from karui.ops.double_backward import differentiable_gradients
+from karui.ops.eager import eager_twin
 from karui.ops.statistical_recurrence import reference
 from karui.ops.statistical_recurrence.triton_kernels import (
     average_backward_kernel,
@@ -246,12 +247,7 @@ def _backward(ctx, grad_mu, grad_mu_n, _grad_phi, _grad_r):  # noqa: ANN001, ANN
 forward_op.register_autograd(_backward, setup_context=_setup)
 
 
-class _Eager(torch.autograd.Function):
-    """The same operator without the dispatcher."""
-
-    forward: Any = staticmethod(_forward)
-    setup_context: Any = staticmethod(_setup)
-    backward: Any = staticmethod(_backward)
+_eager = eager_twin(_forward, _setup, _backward)
 
 
 def statistical_recurrence(
@@ -273,7 +269,7 @@ def statistical_recurrence(
     tensors = [projected, weight_r, bias_r, weight_phi, alphas, mu_0]
     dense = [None if t is None else t.float().contiguous() for t in tensors]
     pads = None if padding_mask is None else padding_mask.contiguous()
-    run: Any = forward_op if torch.compiler.is_compiling() else _Eager.apply
+    run: Any = forward_op if torch.compiler.is_compiling() else _eager
     precise = dtype == torch.float32
     mu, mu_n, _, _ = run(*dense, pads, ACTIVATIONS.index(activation), last_only, precise)
     mu_n = mu_n.to(dtype)
