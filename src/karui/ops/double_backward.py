@@ -7,13 +7,21 @@ from torch import Tensor
 
 
 def differentiable_gradients(
-    run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor]
+    run: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor | None],
+    grad_outputs: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Gradients of run(*inputs) with a graph behind them; None for inputs that are None or take no gradient."""
+    """Gradients of run(*inputs) with a graph behind them; None for inputs that are None or take no gradient.
+
+    grad_outputs: None for an output that the loss did not read.
+    """
     # An alias each: an input may be computed from another one, whose gradient must not flow through it here.
     aliases = [None if t is None else t.view_as(t) for t in inputs]
     wanted = [t for t in aliases if t is not None and t.requires_grad]
-    outputs = [(o, g) for o, g in zip(run(*aliases), grad_outputs, strict=True) if o.requires_grad]
+    pairs = zip(run(*aliases), grad_outputs, strict=True)
+    outputs = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
+    if not outputs:
+        return [None] * len(aliases)
     found = iter(
         torch.autograd.grad(
             [o for o, _ in outputs],

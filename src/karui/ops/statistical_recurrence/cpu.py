@@ -10,6 +10,7 @@ from torch import Tensor
 
 from karui import _native
 from karui.ops.choice import is_traced
+from karui.ops.double_backward import differentiable_gradients
 from karui.ops.eager import addresses, eager_twin
 from karui.ops.statistical_recurrence import reference
 
@@ -166,11 +167,18 @@ def _setup(ctx, inputs, output) -> None:  # noqa: ANN001
 
 def _backward(ctx, grad_mu, grad_mu_n, _grad_phi, _grad_r):  # noqa: ANN001, ANN202
     *inputs, phi, r = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        return _through_reference(ctx, inputs, grad_mu, grad_mu_n)
     _, weight_r, _, weight_phi, alphas, mu_0, padding_mask = inputs
     if ctx.last_only:
         grad_mu = None  # mu has no steps
+    if torch.is_grad_enabled():  # gradients of these gradients will be asked for
+
+        def again(*given: Any) -> tuple[Tensor, Tensor]:
+            options = {"padding_mask": padding_mask, "activation": ACTIVATIONS[ctx.activation]}
+            return reference.statistical_recurrence(
+                *given[:4], alphas=given[4], mu_0=given[5], last_only=ctx.last_only, **options
+            )
+
+        return *differentiable_gradients(again, inputs[:6], (grad_mu, grad_mu_n)), None, None, None, None
     dense = [None if g is None else g.contiguous() for g in (grad_mu, grad_mu_n)]
     given = (weight_r, weight_phi, alphas, mu_0, padding_mask, phi, r)
     run: Any = backward_op if is_traced(phi) else run_backward
@@ -178,39 +186,6 @@ def _backward(ctx, grad_mu, grad_mu_n, _grad_phi, _grad_r):  # noqa: ANN001, ANN
     wanted = zip(grads, inputs[:6], ctx.needs_input_grad, strict=False)
     found = [grad if tensor is not None and needed else None for grad, tensor, needed in wanted]
     return (*found, None, None, None, None)
-
-
-def _through_reference(ctx, inputs, grad_mu, grad_mu_n):  # noqa: ANN001, ANN202
-    """Gradients that can be differentiated again."""
-    projected, weight_r, bias_r, weight_phi, alphas, mu_0, padding_mask = inputs
-    activation = ACTIVATIONS[ctx.activation]
-    outputs = reference.statistical_recurrence(
-        projected,
-        weight_r,
-        bias_r,
-        weight_phi,
-        alphas=alphas,
-        mu_0=mu_0,
-        padding_mask=padding_mask,
-        activation=activation,
-        last_only=ctx.last_only,
-    )
-    if ctx.last_only:
-        grad_mu = None
-    pairs = [(o, g) for o, g in zip(outputs, (grad_mu, grad_mu_n), strict=True) if g is not None]
-    wanted = [i for i, t in enumerate(inputs[:6]) if t is not None and ctx.needs_input_grad[i]]
-    found: list[Tensor | None] = [None] * 10
-    if pairs and wanted:
-        grads = torch.autograd.grad(
-            [o for o, _ in pairs],
-            [inputs[i] for i in wanted],
-            [g for _, g in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-        for i, grad in zip(wanted, grads, strict=True):
-            found[i] = grad
-    return tuple(found)
 
 
 forward_op.register_autograd(_backward, setup_context=_setup)
