@@ -22,7 +22,9 @@ _INVISIBLE = (
     (0x00, 0x20), (0x7F, 0xA0), (0xAD, 0xAD), (0x1680, 0x1680), (0x2000, 0x200F), (0x2028, 0x202F),
     (0x205F, 0x206F), (0x3000, 0x3000), (0xD800, 0xDFFF), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB),
 )  # fmt: skip
-_ASCII_TEXT = re.compile("[0-9A-Za-z]+(?:'[0-9A-Za-z]+)*|[!-/:-@\\[-`{-~]")  # what `_text_pattern` finds in ASCII
+_ASCII_TEXT = re.compile(
+    "[0-9A-Za-z]+(?:'[0-9A-Za-z]+)*|[!-/:-@\\[-`{-~]"
+)  # what `_text_pattern` finds in ASCII
 _CLOSING, _OPENING = frozenset(",.;:!?)]}%’”»…"), frozenset("([{“«")
 
 
@@ -70,8 +72,8 @@ def tokenise_line(line: str, tokenisation: str, *, lower: bool = False) -> list[
         return _WORD.findall(line)
     if tokenisation == "text-v1":
         if line.isascii():
-        return _ASCII_TEXT.findall(line)
-    return _text_pattern().findall(line.replace("\u2019", "'"))
+            return _ASCII_TEXT.findall(line)
+        return _text_pattern().findall(line.replace("\u2019", "'"))
     return list(line)
 
 
