@@ -26,13 +26,22 @@ ARROWS = {
         "runtime",
     },
     "recipes": {"tasks", "train", "nn", "output", "sparse", "data"},
-    "tasks": {"nn", "output", "sparse", "data", "ops", "runtime.tokenise"},
+    "tasks": {"nn", "output", "sparse", "data", "ops", "runtime.tokenise", "runtime.language_tokens"},
     "train": {"optim"},
     "nn": {"ops"},
     "output": {"ops"},
     "sparse": {"ops"},
-    "data": {"runtime.tokenise"},  # one tokeniser for training, baselines and answering
-    "compact": {"nn", "sparse", "tasks", "runtime.format"},
+    # one tokeniser for training, baselines and answering
+    "data": {"runtime.tokenise", "runtime.language_tokens"},
+    "compact": {
+        "nn",
+        "output",
+        "sparse",
+        "tasks",
+        "runtime.format",
+        "runtime.language_format",
+        "runtime.language_tokens",
+    },
     "ops": {"_native"},
     "report": set(),  # reads results/*.json and run folders
     "runtime": {"_native"},
