@@ -6,6 +6,7 @@ namespace nb = nanobind;
 void bind_kernels(nb::module_& m);
 void bind_statistical(nb::module_& m);
 void bind_step(nb::module_& m);
+void bind_tree(nb::module_& m);
 void bind_tokenise(nb::module_& m);
 void bind_coder(nb::module_& m);
 void bind_engine(nb::module_& m);
@@ -15,6 +16,7 @@ NB_MODULE(_native, m) {
     bind_kernels(m);
     bind_statistical(m);
     bind_step(m);
+    bind_tree(m);
     bind_tokenise(m);
     bind_coder(m);
     bind_engine(m);
