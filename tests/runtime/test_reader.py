@@ -70,8 +70,8 @@ CASES = {
     "text": (b"hello, this is no artifact", "no karui artifact"),
     "magic only": (MAGIC, "format_version needs 1 bytes"),
     "newer version": (
-        sealed(b"", version=2),
-        "its format_version is 2, this karui reads version 1; install a newer karui",
+        sealed(b"", version=3),
+        "its format_version is 3, this karui reads versions 1 to 2; install a newer karui",
     ),
     "checksum": (sealed(header() + RECORDS)[:-1] + b"\0", "checksum does not match"),
     "plain part too long": (
