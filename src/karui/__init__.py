@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from karui.errors import UserError
     from karui.nn import GRU, LSTM, QRNN, SRU, MinGRU, SRUpp, StatisticalRecurrentUnit
+    from karui.output import (
+        NCE,
+        AdaptiveSoftmax,
+        BlackOut,
+        ClassSoftmax,
+        FullSoftmax,
+        HierarchicalSoftmax,
+        ImportanceSampledSoftmax,
+        NegativeSampling,
+        SampledSoftmax,
+        SelfNormalizedSoftmax,
+        build_output,
+    )
     from karui.runtime.model import Classifier, load
     from karui.sparse import SparseVariationalDropout, sparsify
     from karui.tasks.text_classifier import TextClassifier
@@ -17,16 +30,27 @@ if TYPE_CHECKING:
 __all__ = [
     "GRU",
     "LSTM",
+    "NCE",
     "QRNN",
     "SRU",
+    "AdaptiveSoftmax",
+    "BlackOut",
+    "ClassSoftmax",
     "Classifier",
+    "FullSoftmax",
+    "HierarchicalSoftmax",
+    "ImportanceSampledSoftmax",
     "MinGRU",
+    "NegativeSampling",
     "SRUpp",
+    "SampledSoftmax",
+    "SelfNormalizedSoftmax",
     "SparseVariationalDropout",
     "StatisticalRecurrentUnit",
     "TextClassifier",
     "UserError",
     "__version__",
+    "build_output",
     "load",
     "sparsify",
 ]
@@ -34,6 +58,17 @@ __all__ = [
 # Public name -> module that defines it. `compact` is missing on purpose: it would collide with the room of
 # that name, so it is `from karui.compact import compact`.
 _HOMES = {
+    "AdaptiveSoftmax": "karui.output",
+    "BlackOut": "karui.output",
+    "build_output": "karui.output",
+    "ClassSoftmax": "karui.output",
+    "FullSoftmax": "karui.output",
+    "HierarchicalSoftmax": "karui.output",
+    "ImportanceSampledSoftmax": "karui.output",
+    "NCE": "karui.output",
+    "NegativeSampling": "karui.output",
+    "SampledSoftmax": "karui.output",
+    "SelfNormalizedSoftmax": "karui.output",
     "GRU": "karui.nn",
     "LSTM": "karui.nn",
     "MinGRU": "karui.nn",

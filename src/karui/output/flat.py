@@ -79,7 +79,15 @@ class FlatOutput(OutputLayer):
 
     def _exact_bias(self) -> Tensor | None:
         """The bias (V,) with which log_softmax of the scores is the exact log-probability."""
-        return self.bias
+        added = self._correction()
+        if added is None:
+            return self.bias
+        added = added.to(self.weight.dtype)
+        return added if self.bias is None else self.bias + added
+
+    def _correction(self) -> Tensor | None:
+        """What the scores lack (V,) to be log-probabilities up to a constant; None for all but negative sampling."""
+        return None
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """See OutputLayer: weight and bias with sparse gradients, else none."""
@@ -93,6 +101,16 @@ class FlatOutput(OutputLayer):
         if bias is not None:
             state["bias"] = bias.detach().clone()
         return state
+
+    @torch.no_grad()
+    def load_softmax_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load weights whose plain softmax is the distribution wanted: the reverse of `softmax_state_dict`."""
+        self.load_state_dict(state)
+        added = self._correction()
+        if added is not None:
+            if self.bias is None:
+                raise ValueError(f"{type(self).__name__} needs a bias to load the weights of a softmax")
+            self.bias -= added.to(self.bias.dtype)
 
     def _load_from_state_dict(
         self,
