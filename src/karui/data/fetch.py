@@ -45,6 +45,11 @@ def fetch_entry(entry: NamedSet, *, complete: bool = False) -> list[Path]:
     fetched = []
     for part in missing_parts(entry, complete=complete):
         file = part.download
+        if file.url is None:
+            raise UserError(
+                f"{entry.name}: no address serves {file.name} as one file; put it into {folder} yourself"
+                f" (made from {entry.homepage}, SHA-256 {file.sha256})"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,0 +1,131 @@
+"""The language model: embedding, recurrent stack, output layer.
+
+T time, B batch, V words, E features of a token, H hidden size.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from karui.nn.registry import build_recurrent
+from karui.output.base import OutputLayer
+from karui.output.registry import build_output
+from karui.tasks.language_settings import LanguageModelSettings
+from karui.tasks.sequence_model import set_gate_bias
+
+SAMPLED = frozenset({"importance", "importance-target", "sampled", "nce", "negative", "blackout"})
+FACTORISED = frozenset({"huffman", "class", "adaptive"})
+"""Outputs without a (V, E) table of their own: they cannot share the embedding's."""
+
+SPARSE_CLASSES = 50_000
+"""From this many words up the embedding's gradient holds the rows that were read, as the output layers' does."""
+
+
+class LanguageModel(nn.Module):
+    """forward(ids (T, B), state=None) -> (hidden (T, B, E'), state); `output` turns hidden into a loss or words.
+
+    E' is E where the table is tied (through `projection` where H differs from E), else H. `counts` (V,) are the
+    occurrences of the words in the training text. The state is the recurrent layer's; None begins from zeros.
+    Parameters: embedding.weight, recurrent.*, projection.* (tied and H != E), output.*.
+    Raises ValueError on settings that do not go together.
+    """
+
+    def __init__(self, counts: Tensor, settings: LanguageModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        n_words, width = len(counts), settings.embedding_dim or settings.hidden_size
+        self.embedding = nn.Embedding(n_words, width, sparse=n_words >= SPARSE_CLASSES)
+        bound = math.sqrt(3.0 / width) if settings.embedding_init == "sru" else 0.1
+        nn.init.uniform_(self.embedding.weight, -bound, bound)
+        self.recurrent = build_recurrent(
+            settings.recurrent,
+            width,
+            settings.hidden_size,
+            settings.num_layers,
+            dropout=settings.dropout,
+            options=settings.options(),
+        )
+        if settings.gate_bias is not None:
+            set_gate_bias(self.recurrent, settings.recurrent, settings.gate_bias)
+        needs_projection = settings.tied and settings.hidden_size != width
+        self.projection = nn.Linear(settings.hidden_size, width) if needs_projection else None
+        self.output = self._build_output(settings.output, counts)
+        self._finish: list[OutputLayer] = []  # in a list: its tensors are those of `output`, listed there
+        if settings.output_finish is not None and settings.output_finish != settings.output:
+            self._finish.append(self._build_finish(settings.output_finish, counts))
+
+    def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """ids (T, B) to hidden (T, B, E') and the state behind the last step."""
+        settings = self.settings
+        x = self.embedding(ids)
+        if self.training and settings.word_dropout:
+            x = x * word_mask(ids, settings.word_dropout, x)
+        x = self._dropped(x, settings.input_dropout)
+        h, state = self.recurrent(x, state)
+        if self.projection is not None:
+            h = self.projection(h)
+        return self._dropped(h, settings.output_dropout), state
+
+    def output_of(self, *, finish: bool) -> OutputLayer:
+        """The output layer that training uses: the first, or the one of the last share of the epochs."""
+        return self._finish[0] if finish and self._finish else self.output
+
+    def _dropped(self, x: Tensor, rate: float) -> Tensor:
+        if not rate or not self.training:
+            return x
+        if not self.settings.shared_masks:
+            return F.dropout(x, rate)
+        return x * x.new_empty(1, *x.shape[1:]).bernoulli_(1.0 - rate).div_(1.0 - rate)
+
+    def _build_output(self, name: str, counts: Tensor, *, weight: nn.Parameter | None = None) -> OutputLayer:
+        settings = self.settings
+        if settings.tied and name in FACTORISED:
+            raise ValueError(f"tied must be false for {name}, whose weights are no table of the words")
+        if settings.tied and weight is None:
+            table = self.embedding.weight
+            assert isinstance(table, nn.Parameter)
+            weight = table
+        width = self.embedding.embedding_dim if settings.tied else settings.hidden_size
+        layer = build_output(name, width, counts, weight=weight, options=output_options(settings, name))
+        bias = getattr(layer, "bias", None)
+        if isinstance(bias, nn.Parameter) and bias.shape == counts.shape:
+            set_log_unigram(bias, counts)
+        return layer
+
+    def _build_finish(self, name: str, counts: Tensor) -> OutputLayer:
+        if name in FACTORISED or self.settings.output in FACTORISED:
+            raise ValueError(f"output_finish must be of the family of {self.settings.output}, got {name}")
+        weight = self.output.weight
+        assert isinstance(weight, nn.Parameter)
+        layer = self._build_output(name, counts, weight=weight)
+        layer.bias = self.output.bias
+        return layer
+
+
+def output_options(settings: LanguageModelSettings, name: str) -> dict[str, Any]:
+    """Keyword arguments of an output layer's constructor, those that are settings of their own and the rest."""
+    options: dict[str, Any] = {}
+    if name in SAMPLED:
+        options["num_samples"] = settings.num_samples
+        if settings.noise != "auto":
+            options["noise"] = settings.noise
+    if name == settings.output:
+        options |= settings.output_options or {}
+    return options
+
+
+@torch.no_grad()
+def set_log_unigram(bias: Tensor, counts: Tensor) -> None:
+    """Set (V,) to the log share of each word in the training text, centred; unseen words count as seen once."""
+    log = counts.clamp(min=1).double().log()
+    bias.copy_(log - log.mean())
+
+
+def word_mask(ids: Tensor, rate: float, like: Tensor) -> Tensor:
+    """(T, B, 1): zero for all occurrences of the share `rate` of the words in `ids`, 1 / (1 - rate) for the others."""
+    found, inverse = ids.unique(return_inverse=True)
+    kept = torch.empty(len(found), dtype=like.dtype, device=like.device).bernoulli_(1.0 - rate)
+    return (kept / (1.0 - rate))[inverse].unsqueeze(-1)
