@@ -26,8 +26,9 @@ ARROWS = {
         "runtime",
     },
     "recipes": {"tasks", "train", "nn", "output", "sparse", "data"},
-    "tasks": {"nn", "output", "sparse", "data", "ops", "runtime.tokenise", "runtime.language_tokens"},
+    "tasks": {"nn", "output", "sparse", "data", "ops", "optim", "runtime.tokenise", "runtime.language_tokens"},
     "train": {"optim"},
+    "optim": {"ops"},
     "nn": {"ops"},
     "output": {"ops"},
     "sparse": {"ops"},
@@ -49,6 +50,7 @@ ARROWS = {
 # What a single file may do beyond its room, with the reason.
 EXCEPTIONS = {
     "karui.sparse.apply": {"nn"},  # replaces layers by their sparse versions
+    "karui.tasks.output_peers": {"optim"},  # times the whole step of a layer, with its update
     "karui.tasks.linear_file": {"_native"},  # the rival's words are packed by the coder of the artifact
 }
 TORCH_FREE_AT_IMPORT = ("cli", "runtime", "data")  # reached from `karui --help` and `karui predict`

@@ -16,12 +16,21 @@ from karui.train.settings import TrainSettings
         ("decay_start", 1.5, r"decay_start must be in \[0, 1\], got 1.5"),
         ("grad_clip_norm", -1.0, "grad_clip_norm must be >= 0, got -1.0"),
         ("weight_averaging", 1.0, r"weight_averaging must be in \[0, 1\), got 1.0"),
+        ("sparse_lr", 0.0, "sparse_lr must be > 0 and finite, got 0.0"),
+        ("average_from", 1.0, r"average_from must be in \[0, 1\), got 1.0"),
         ("devices", 2, "devices must be 1: the loop does not yet split a run, got 2"),
     ],
 )
 def test_value_out_of_range_is_refused(field, value, message):
     with pytest.raises(ValueError, match=message):
         TrainSettings(**{field: value})
+
+
+def test_two_averages_at_once_are_refused():
+    with pytest.raises(
+        ValueError, match="average_from must be 0 with weight_averaging: one average, got 0.5"
+    ):
+        TrainSettings(weight_averaging=0.9, average_from=0.5)
 
 
 def test_settings_and_recipes_import_no_torch():

@@ -9,6 +9,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from karui.errors import UserError
+from karui.optim import Optimizer, clip_grad_norm_
+from karui.optim.clip import has_sparse_gradient
 from karui.train.settings import TrainSettings
 
 
@@ -45,14 +47,32 @@ def _has_precision(precision: str, kind: str) -> bool:
 
 
 def make_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return Adam or AdamW over the task's parameter groups.
+    """Return the optimizer over the task's parameter groups: torch's own where no group names another rule.
 
     The fused form takes a fifth of the time on small models. It is left out under 16-mixed, where it would
     unscale the gradient by itself and so forbid clipping.
     """
+    if settings.optimizer == "sgd" or any("rule" in group for group in groups):
+        return Optimizer(
+            groups,
+            rule=settings.optimizer,
+            lr=settings.lr,
+            sparse_lr=settings.sparse_lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     fused = settings.precision != "16-mixed"
     return kind(groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
+
+
+def clip_gradients(fabric: Fabric, module: nn.Module, optimizer: Any, max_norm: float) -> None:
+    """Scale the gradients so that their global norm is at most `max_norm`; sparse ones are welcome."""
+    if not has_sparse_gradient(module):
+        fabric.clip_gradients(module, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        return
+    fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
+    clip_grad_norm_(module.parameters(), max_norm)
 
 
 @contextlib.contextmanager

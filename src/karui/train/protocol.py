@@ -52,6 +52,22 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class CarriesState(Protocol):
+    """A task that carries something from step to step: the hidden state of a language model over its stream.
+
+    The loop keeps it in the checkpoint, so that a killed run goes on with it to the bit.
+    """
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return what the next step needs besides the model, by name; empty where there is nothing yet."""
+        ...
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `training_state` returned; the tensors are on the CPU and belong to the task."""
+        ...
+
+
 class SavesArtifacts(Protocol):
     """A task that keeps files of its own (vocabulary, labels) in the run folder."""
 

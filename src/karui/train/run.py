@@ -11,7 +11,7 @@ from torch import Tensor
 from karui.errors import UserError
 from karui.train import checkpoint
 from karui.train.averaging import WeightAverage
-from karui.train.device import make_optimizer, weights_of
+from karui.train.device import clip_gradients, make_optimizer, weights_of
 from karui.train.metrics import MetricsLog
 from karui.train.progress import Progress
 from karui.train.protocol import Task
@@ -31,9 +31,10 @@ class Run:
         optimizer = make_optimizer(task.parameter_groups(settings), settings)
         self.module, self.optimizer = fabric.setup(task.model, optimizer)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
-        average = WeightAverage(task.model, settings.weight_averaging) if settings.weight_averaging else None
+        averages = settings.weight_averaging > 0 or settings.average_from > 0
+        average = WeightAverage(task.model, settings.weight_averaging or None) if averages else None
         scaler = getattr(fabric.strategy.precision, "scaler", None)
-        self.trained = Trained(task.model, optimizer, average, scaler)
+        self.trained = Trained(task.model, optimizer, average, scaler, task)
         self.steps_of = [task.steps_per_epoch(epoch) for epoch in range(settings.max_epochs)]
         self.schedule = Schedule(settings, sum(self.steps_of))
         self.has_penalty = settings.penalty_weight > 0 and task.penalty() is not None
@@ -41,6 +42,7 @@ class Run:
         self.best_weights: dict[str, Tensor] | None = None  # set while they are newer than their file
         self.pending: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
         self.penalty = math.nan
+        self._save_seconds = 0.0
         # Reading a number back is free on a CPU; elsewhere it waits for the device: it is done now and then.
         self.reads_at_once = fabric.device.type == "cpu"
         torch.manual_seed(settings.seed ^ _STREAM)
@@ -115,11 +117,13 @@ class Run:
         self.optimizer.zero_grad()
         fabric.backward(loss)
         if settings.grad_clip_norm:
-            norm = settings.grad_clip_norm
-            fabric.clip_gradients(self.module, self.optimizer, max_norm=norm, error_if_nonfinite=False)
+            clip_gradients(fabric, self.module, self.optimizer, settings.grad_clip_norm)
+        average = self.trained.average
+        if average is not None:
+            average.before_step()
         self.optimizer.step()
-        if self.trained.average is not None:
-            self.trained.average.update()
+        if average is not None and state.global_step >= settings.average_from * self.schedule.total_steps:
+            average.update()
         return self.base_lrs[0] * factor
 
     def _read_pending(self) -> None:
@@ -191,8 +195,13 @@ class Run:
         return round(time.monotonic() - self._began_at, 3)
 
     def _save_if_due(self) -> None:
-        if time.monotonic() - self._saved_at >= self.settings.checkpoint_every_s:
+        wait = self.settings.checkpoint_every_s
+        if wait:  # a large model takes seconds to write: that takes at most a tenth of the time
+            wait = max(wait, 9 * self._save_seconds)
+        if time.monotonic() - self._saved_at >= wait:
+            began_at = time.monotonic()
             self._save()
+            self._save_seconds = time.monotonic() - began_at
 
     def _save(self) -> None:
         self._read_pending()

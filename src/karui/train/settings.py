@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-OptimizerName = Literal["adam", "adamw"]
+OptimizerName = Literal["adam", "adamw", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine", "step"]
-MonitorName = Literal["accuracy", "nll", "mse"]
+MonitorName = Literal["accuracy", "nll", "mse", "perplexity", "bpc"]
 KeepName = Literal["best", "last"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -25,7 +25,10 @@ class TrainSettings:
     """Learning rate before the schedule; a parameter group of the task may bring its own."""
 
     optimizer: OptimizerName = "adam"
-    """"adam", or "adamw" with decoupled weight decay."""
+    """"adam", "adamw" with decoupled weight decay, or plain "sgd"; a parameter group may name its own rule."""
+
+    sparse_lr: float = 0.1
+    """Learning rate of row-wise Adagrad, which tables with sparse gradients follow; the schedule holds for it too."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of Adam's two moving averages."""
@@ -58,13 +61,16 @@ class TrainSettings:
     """Evaluations without a better monitored value after which training stops; 0 = never."""
 
     monitor: MonitorName = "accuracy"
-    """The validation metric that picks the best epoch: "accuracy" (higher), "nll" or "mse" (lower)."""
+    """The validation metric that picks the best epoch: "accuracy" (higher), the others lower."""
 
     keep: KeepName = "best"
     """Which weights the run returns. A run with a penalty looks for the best after the ramp only."""
 
     weight_averaging: float = 0.0
     """Decay of the exponential average of the weights used at evaluation; 0 = off."""
+
+    average_from: float = 0.0
+    """Share of all steps after which the plain mean of the weights is used at evaluation (Polyak); 0 = off."""
 
     penalty_weight: float = 1.0
     """Factor on the task's penalty, which the loop divides by the number of examples."""
@@ -100,6 +106,7 @@ class TrainSettings:
         for name in ("max_epochs", "evaluate_every", "log_every"):
             _check(name, getattr(self, name), ">= 1", getattr(self, name) >= 1)
         _check("lr", self.lr, "> 0 and finite", 0 < self.lr < float("inf"))
+        _check("sparse_lr", self.sparse_lr, "> 0 and finite", 0 < self.sparse_lr < float("inf"))
         _check("betas", self.betas, "two numbers in [0, 1)", all(0 <= beta < 1 for beta in self.betas))
         for name in ("warmup_fraction", "decay_start", "penalty_ramp"):
             _check(name, getattr(self, name), "in [0, 1]", 0 <= getattr(self, name) <= 1)
@@ -108,6 +115,9 @@ class TrainSettings:
         for name in ("penalty_weight", "checkpoint_every_s", "threads"):
             _check(name, getattr(self, name), ">= 0", getattr(self, name) >= 0)
         _check("weight_averaging", self.weight_averaging, "in [0, 1)", 0 <= self.weight_averaging < 1)
+        _check("average_from", self.average_from, "in [0, 1)", 0 <= self.average_from < 1)
+        both = self.average_from > 0 and self.weight_averaging > 0
+        _check("average_from", self.average_from, "0 with weight_averaging: one average", not both)
         _check("devices", self.devices, "1: the loop does not yet split a run", self.devices == 1)
         _check("seed", self.seed, "in [0, 2**63)", 0 <= self.seed < 2**63)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ from karui.errors import UserError
 from karui.train import checkpoint
 from karui.train.averaging import WeightAverage
 from karui.train.differences import first_difference
+from karui.train.protocol import CarriesState
+from karui.train.settings import TrainSettings
+
+ADDED_SETTINGS = ("sparse_lr", "average_from")
+"""Settings that came after the first runs; a run from before them can be resumed."""
 
 
 @dataclass
@@ -41,6 +46,16 @@ class Trained:
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
     scaler: torch.amp.GradScaler | None
+    task: object = None
+
+
+def _with_new_settings(old: Any, new: Mapping[str, Any]) -> Any:
+    """The old recipe with the settings that did not exist when it ran: their defaults are what it ran with."""
+    if not all(isinstance(recipe.get("train"), Mapping) for recipe in (old, new)):
+        return old
+    defaults = {field.name: field.default for field in fields(TrainSettings) if field.name in ADDED_SETTINGS}
+    known = {name: value for name, value in defaults.items() if name in new["train"]}
+    return {**old, "train": {**known, **old["train"]}}
 
 
 class CheckpointFolder:
@@ -77,9 +92,12 @@ class CheckpointFolder:
         info |= {"state": asdict(state), "optimizer": optimizer}
         if trained.average is not None:
             tensors |= checkpoint.with_prefix("average", trained.average.sums)
+            tensors |= checkpoint.with_prefix("average_rows", trained.average.rows)
             info["average_updates"] = trained.average.num_updates
         if trained.scaler is not None:
             info["scaler"] = trained.scaler.state_dict()
+        if isinstance(trained.task, CarriesState):
+            tensors |= checkpoint.with_prefix("task", trained.task.training_state())
         checkpoint.write_file(self.last, tensors, info)
         if best_weights is not None:
             self._next_best.replace(self.best)
@@ -99,7 +117,7 @@ class CheckpointFolder:
             raise UserError(
                 f"cannot read the checkpoint {self.last}: it was not written by karui; train again without it"
             ) from error
-        difference = first_difference(recipe, self.recipe)
+        difference = first_difference(_with_new_settings(recipe, self.recipe), self.recipe)
         if difference is not None:
             raise UserError(
                 f"cannot resume with another recipe: {difference}; "
@@ -112,9 +130,12 @@ class CheckpointFolder:
         if trained.average is not None:
             sums = checkpoint.below_prefix("average", tensors)
             checkpoint.check_matches(sums, trained.average.sums, self.last)
-            trained.average.load(sums, info["average_updates"])
+            rows = checkpoint.below_prefix("average_rows", tensors)
+            trained.average.load(sums, info["average_updates"], rows)
         if trained.scaler is not None:
             trained.scaler.load_state_dict(info["scaler"])
+        if isinstance(trained.task, CarriesState):
+            trained.task.load_training_state(checkpoint.below_prefix("task", tensors))
         self._settle_best(state)
         checkpoint.set_random_state(checkpoint.below_prefix("random", tensors))
         return state, threads
