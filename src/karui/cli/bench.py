@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from karui.cli.bench_output import output
 from karui.cli.bench_recurrent import recurrent
 from karui.cli.predict import lines, open_input
 from karui.errors import UserError
@@ -26,6 +27,7 @@ def _bench() -> None:
 
 
 app.command("recurrent")(recurrent)
+app.command("output")(output)
 
 
 @app.command("runtime")

@@ -40,7 +40,7 @@ _STYLE: Any = {
 
 
 Arguments = ParamSpec("Arguments")
-Picture = TypeVar("Picture", str, "str | None")
+Picture = TypeVar("Picture", str, "str | None", "bytes | str", bytes)
 
 
 def styled(draw: Callable[Arguments, Picture]) -> Callable[Arguments, Picture]:
@@ -263,3 +263,11 @@ def as_svg(figure: Any, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'width="([\d.]+)pt" height="([\d.]+)pt"', "", svg, count=1)  # the page gives the width
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def as_png(figure: Any, *, made_from: str = "") -> bytes:
+    """Bytes of the picture on white; made_from: a text that stands in the file, by which it is known what it shows."""
+    buffer = io.BytesIO()
+    metadata = {"Software": None, **({"Description": made_from} if made_from else {})}
+    figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
