@@ -5,6 +5,7 @@ namespace nb = nanobind;
 // Each part binds its own functions; this file only lists the parts.
 void bind_kernels(nb::module_& m);
 void bind_statistical(nb::module_& m);
+void bind_layer(nb::module_& m);
 void bind_step(nb::module_& m);
 void bind_tree(nb::module_& m);
 void bind_tokenise(nb::module_& m);
@@ -15,6 +16,7 @@ NB_MODULE(_native, m) {
     m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
     bind_kernels(m);
     bind_statistical(m);
+    bind_layer(m);
     bind_step(m);
     bind_tree(m);
     bind_tokenise(m);

@@ -1,0 +1,151 @@
+// The matrix product that the compiled layers share: a tile of C in registers, operands packed beforehand.
+//
+// A panel is `panel` columns (two vectors) of a matrix, row after row: (rows, panel), contiguous. Packed matrices are
+// panels one after the other, zero in the columns that the matrix lacks. See ops/simple_recurrence/README.md.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace karui {
+namespace KARUI_ISA {
+
+// Rows of a tile: as many as leave registers for one row of B and one number of A.
+#if defined(__AVX512F__)
+constexpr int64_t vector_bytes = 64, tile_rows = 14;
+#elif defined(__AVX2__)
+constexpr int64_t vector_bytes = 32, tile_rows = 6;
+#else
+constexpr int64_t vector_bytes = 16, tile_rows = 6;
+#endif
+
+template <typename R>
+constexpr int64_t lanes = vector_bytes / static_cast<int64_t>(sizeof(R));
+template <typename R>
+constexpr int64_t panel = 2 * lanes<R>;
+
+template <typename R>
+struct Vector {
+    typedef R type __attribute__((vector_size(vector_bytes), aligned(sizeof(R)), may_alias));
+};
+
+// What a tile sums over: `panels` stretches of `inner` terms; A moves on by a_stride a stretch, B is contiguous.
+struct Terms {
+    int64_t panels, inner, a_stride;
+};
+
+// C (M, panel) = or += A B, where A(m, k) stands at a[m * am + k * ak] of its stretch and B is a panel (terms, panel).
+template <typename R, int M, int am, int ak>
+static void tile_product(const Terms& terms, const R* a, const R* b, R* c, int64_t c_stride, bool add) {
+    using V = typename Vector<R>::type;
+    V sum[M][2];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+        sum[m][0] = V{};
+        sum[m][1] = V{};
+        __builtin_prefetch(c + m * c_stride, 1);
+        __builtin_prefetch(c + m * c_stride + lanes<R>, 1);
+    }
+    for (int64_t p = 0; p < terms.panels; ++p) {
+        const R* from = a + p * terms.a_stride;
+        for (int64_t k = 0; k < terms.inner; ++k, b += panel<R>) {
+            const V left = *reinterpret_cast<const V*>(b), right = *reinterpret_cast<const V*>(b + lanes<R>);
+#pragma GCC unroll 16
+            for (int m = 0; m < M; ++m) {
+                const R x = from[m * am + k * ak];
+                sum[m][0] += x * left;
+                sum[m][1] += x * right;
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+        V* left = reinterpret_cast<V*>(c + m * c_stride);
+        V* right = reinterpret_cast<V*>(c + m * c_stride + lanes<R>);
+        *left = add ? *left + sum[m][0] : sum[m][0];
+        *right = add ? *right + sum[m][1] : sum[m][1];
+    }
+}
+
+template <typename R>
+using TileProduct = void (*)(const Terms&, const R* a, const R* b, R* c, int64_t c_stride, bool add);
+
+template <typename R, int am, int ak, int... M>
+static constexpr std::array<TileProduct<R>, sizeof...(M)> tile_products(std::integer_sequence<int, M...>) {
+    return {tile_product<R, M + 1, am, ak>...};
+}
+
+// A in panels, summed along their columns: the product of `rows` <= tile_rows rows of A.
+template <typename R>
+static inline TileProduct<R> along_columns(int64_t rows) {
+    static constexpr auto table =
+        tile_products<R, panel<R>, 1>(std::make_integer_sequence<int, static_cast<int>(tile_rows)>());
+    return table[rows - 1];
+}
+
+// A in stripes of tile_rows columns (`pack_stripe`), summed along their rows: A' B for `columns` <= tile_rows of A.
+template <typename R>
+static inline TileProduct<R> along_rows(int64_t columns) {
+    static constexpr auto table =
+        tile_products<R, 1, tile_rows>(std::make_integer_sequence<int, static_cast<int>(tile_rows)>());
+    return table[columns - 1];
+}
+
+// Even cuts of `total` into `count` parts; part i is [begin(i), begin(i + 1)).
+struct Cut {
+    int64_t total, count;
+    Cut(int64_t total_, int64_t count_) : total(total_), count(count_) {}
+    static Cut into_tiles(int64_t rows) { return Cut(rows, (rows + tile_rows - 1) / tile_rows); }
+    int64_t begin(int64_t i) const { return total * i / count; }
+    int64_t size(int64_t i) const { return begin(i + 1) - begin(i); }
+};
+
+// Copies `n` <= panel numbers and fills up with zeros.
+template <typename R>
+static inline void copy_into_panel(const R* from, int64_t n, R* to) {
+    if (n == panel<R>) {
+        std::memcpy(to, from, panel<R> * sizeof(R));
+    } else {
+        std::copy(from, from + n, to);
+        std::fill(to + n, to + panel<R>, R(0));
+    }
+}
+
+// Rows (rows, stripe <= tile_rows) of a matrix with rows of `stride` numbers to (rows, tile_rows).
+template <typename R>
+static inline void pack_stripe(const R* from, int64_t stride, int64_t rows, int64_t columns, R* to) {
+    if (columns == tile_rows) {
+        for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * tile_rows, from + r * stride, tile_rows * sizeof(R));
+    } else {
+        for (int64_t r = 0; r < rows; ++r) std::copy(from + r * stride, from + r * stride + columns, to + r * tile_rows);
+    }
+}
+
+// n <= panel rows (n, columns) of a matrix to the transposed panel (padded, panel), zero where the matrix ends.
+template <typename R>
+static inline void pack_transposed(const R* from, int64_t n, int64_t columns, int64_t padded, R* to) {
+    constexpr int64_t few = 16;
+    for (int64_t k0 = 0; k0 < columns; k0 += few) {
+        const int64_t k1 = std::min(columns, k0 + few);
+        for (int64_t j = 0; j < n; ++j)
+            for (int64_t k = k0; k < k1; ++k) to[k * panel<R> + j] = from[j * columns + k];
+    }
+    for (int64_t k = 0; k < columns; ++k) std::fill(to + k * panel<R> + n, to + (k + 1) * panel<R>, R(0));
+    std::fill(to + columns * panel<R>, to + padded * panel<R>, R(0));
+}
+
+// The reverse: a panel (columns, panel) to n <= panel rows (n, columns).
+template <typename R>
+static inline void unpack_transposed(const R* from, int64_t n, int64_t columns, R* to) {
+    constexpr int64_t few = 16;
+    for (int64_t k0 = 0; k0 < columns; k0 += few) {
+        const int64_t k1 = std::min(columns, k0 + few);
+        for (int64_t j = 0; j < n; ++j)
+            for (int64_t k = k0; k < k1; ++k) to[j * columns + k] = from[k * panel<R> + j];
+    }
+}
+
+}  // namespace KARUI_ISA
+}  // namespace karui
