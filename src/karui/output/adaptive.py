@@ -5,6 +5,7 @@ N positions, H hidden size, V classes, J tails; ranks number the classes from th
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -16,11 +17,10 @@ from karui.output.cutoffs import choose_cutoffs
 from karui.output.factorised import INIT_RANGE, FactorisedOutput
 from karui.output.linear_nll import linear_nll
 from karui.output.table import use_sparse
-import itertools
 
 
 class AdaptiveSoftmax(FactorisedOutput):
-    """p(w) = p_head(w) in the shortlist, else p_head(tail) p_tail(w given tail): exact, with less capacity in the tails.
+    """p(w) = p_head(w) in the shortlist, else p_head(tail) p_tail(w given tail): exact, less capacity in the tails.
 
     The head maps H to the shortlist and one logit a tail; tail i maps H to H / div_value^(i+1), but to no fewer than
     min_dim (torch has no such floor: at H = 256 its third tail has 4), and that to its words.
