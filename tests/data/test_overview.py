@@ -19,7 +19,8 @@ def test_the_catalogue_is_complete():
         assert entry.homepage.startswith("https://"), entry.name
         assert entry.licence, entry.name
         for part in entry.parts:
-            assert part.download.url.startswith("https://"), entry.name
+            url = part.download.url  # a recompressed copy that nobody serves has none, but a hash
+            assert url.startswith("https://") if url else part.download.sha256, entry.name
             for file in part.files:
                 digest, length = (file.sha256, 64) if file.sha256 else (file.md5, 32)
                 assert len(digest) == length, file.name

@@ -47,12 +47,17 @@ def read_hub(name: str, *, text: str | None = None, label: str | None = None) ->
     A test part without labels (all -1) is left out with a note. Raises `UserError`, one line, when the Hub
     cannot be reached or does not know the name.
     """
+    loaded = load(name)
+    return rows_of_splits(import_datasets(), loaded, name.removeprefix(PREFIX), text=text, label=label)
+
+
+def load(name: str) -> Any:
+    """Load a data set by name, all splits as `datasets` gives them; errors as in `read_hub`."""
     datasets = import_datasets()
     address = name.removeprefix(PREFIX)
     repository, _, config = address.partition(":")
     with _hub_errors(address):
-        loaded = datasets.load_dataset(repository, config or None)
-    return rows_of_splits(datasets, loaded, address, text=text, label=label)
+        return datasets.load_dataset(repository, config or None)
 
 
 def rows_of_splits(

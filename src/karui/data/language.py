@@ -57,10 +57,12 @@ class LanguageCorpus:
 class Interner:
     """Words to provisional ids, in the order in which they are first seen; one pass, no list of words is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Sequence[str] = ()) -> None:
         self._ids: defaultdict[str, int] = defaultdict()
         self._ids.default_factory = self._ids.__len__
         self.unknown, self.end = self._ids[UNKNOWN], self._ids[END]
+        for word in words:
+            self._ids[word]
 
     def encode(self, text: str, tokens: str, *, lower: bool = False) -> np.ndarray:
         """(N,) int32 of a text by one of `karui.runtime.language_tokens.TOKENISATIONS`, `</s>` behind each line."""

@@ -20,6 +20,11 @@ def data_root() -> Path:
     return Path("~/.cache/karui/data").expanduser()
 
 
+def cache_root() -> Path:
+    """Return `$KARUI_CACHE`, else `~/.cache/karui`: what can be made again lies there; it need not exist."""
+    return Path(os.environ.get("KARUI_CACHE") or "~/.cache/karui").expanduser()
+
+
 def find_file(folder: Path, part: Part) -> tuple[Path, DataFile] | None:
     """Return the first of the part's files that exists in `folder`."""
     for file in part.files:

@@ -141,13 +141,16 @@ class LanguageTask(SequenceTask):
         `bpc_reset_100`: a zero state every 100 characters, whose first is read and not predicted.
         """
         tokens = self.corpus.split("valid" if split == "valid" else "test")
-        nll = carried_nll(self.model, tokens, self.corpus.eos)
-        if self.corpus.level == "word":
-            return {"nll": nll, "perplexity": perplexity(nll)}
-        found = {"nll": nll, "bpc": nll / math.log(2)}
-        if split != "valid" and len(tokens) >= RESET_CHARACTERS:
-            found["bpc_reset_100"] = reset_nll(self.model, tokens, RESET_CHARACTERS) / math.log(2)
-        return found
+        with torch.autocast(
+            next(self.model.parameters()).device.type, enabled=False
+        ):  # figures are of full precision
+            nll = carried_nll(self.model, tokens, self.corpus.eos)
+            if self.corpus.level == "word":
+                return {"nll": nll, "perplexity": perplexity(nll)}
+            found = {"nll": nll, "bpc": nll / math.log(2)}
+            if split != "valid" and len(tokens) >= RESET_CHARACTERS:
+                found["bpc_reset_100"] = reset_nll(self.model, tokens, RESET_CHARACTERS) / math.log(2)
+            return found
 
     def save_artifacts(self, run_dir: Path) -> None:
         """Write the words and what else rebuilds the model beside the recipe."""
