@@ -17,6 +17,7 @@ from karui.data.language import LanguageCorpus
 from karui.data.language_sets import load_language
 from karui.errors import UserError
 from karui.files import atomic_write
+from karui.optim import parameter_groups
 from karui.tasks.language_model import LanguageModel
 from karui.tasks.language_settings import LanguageData, LanguageModelSettings
 from karui.tasks.sequence_task import SequenceTask
@@ -113,6 +114,16 @@ class LanguageTask(SequenceTask):
         self._state = detached(state)
         loss = self.model.output_of(finish=batch.finish)(hidden, batch.targets)
         return loss if batch.share == 1.0 else loss * batch.share
+
+    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:
+        """Matrices with weight decay, vectors without, and tables with sparse gradients by a rule of rows."""
+        return parameter_groups(
+            self.model,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            rule=settings.optimizer,
+            sparse_lr=settings.sparse_lr,
+        )
 
     def training_state(self) -> dict[str, Tensor]:
         """The carried state, for a checkpoint: by name, on the CPU."""
