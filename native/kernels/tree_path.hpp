@@ -17,8 +17,8 @@ struct PathForward {
     const uint8_t* codes;             // (L): 0 has the probability sigmoid(score), 1 the rest
     const int64_t* offsets;           // (N + 1): the steps of row n are offsets[n]..offsets[n + 1]
     R* log_prob;                      // (N)
-    R* slope;                         // (L): d log_prob / d score, or null
-    R* direction;                     // (N, H): d log_prob / d hidden, written where slope is
+    R* slope;                         // (L): d log_prob / d score, written where direction is
+    R* direction;                     // (N, H): d log_prob / d hidden, or null
 };
 
 // Steps sorted by node: unique[u] is met at steps order[starts[u]..starts[u + 1]), in the rows beside them.

@@ -35,7 +35,7 @@ static void forward(const PathSizes& s, const PathForward<R>& a) {
 #pragma omp parallel for schedule(dynamic, 16) num_threads(s.threads) if (s.threads > 1)
     for (int64_t n = 0; n < s.N; ++n) {
         const R* hidden = a.hidden + n * s.H;
-        R* direction = a.slope ? a.direction + n * s.H : nullptr;
+        R* direction = a.direction ? a.direction + n * s.H : nullptr;
         if (direction) std::fill(direction, direction + s.H, R(0));
         R total = R(0);
         for (int64_t i = a.offsets[n]; i < a.offsets[n + 1]; ++i) {

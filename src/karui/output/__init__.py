@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from karui.output.blackout import BlackOut
     from karui.output.class_softmax import ClassSoftmax
     from karui.output.full import FullSoftmax
-    from karui.output.huffman import HierarchicalSoftmax
+    from karui.output.hierarchical import HierarchicalSoftmax
     from karui.output.importance import ImportanceSampledSoftmax
     from karui.output.nce import NCE
     from karui.output.negative import NegativeSampling
@@ -45,7 +45,7 @@ _HOMES = {
     "BlackOut": "blackout",
     "ClassSoftmax": "class_softmax",
     "FullSoftmax": "full",
-    "HierarchicalSoftmax": "huffman",
+    "HierarchicalSoftmax": "hierarchical",
     "ImportanceSampledSoftmax": "importance",
     "LogUniform": "noise",
     "NCE": "nce",

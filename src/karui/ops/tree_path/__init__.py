@@ -27,7 +27,7 @@ def tree_path(
     hidden (N, H), weight (M, H), bias (M,) or None, of one dtype. nodes (L,) int32 and codes (L,) uint8 are the steps
     of all paths, those of row n at offsets[n]..offsets[n + 1]; offsets (N + 1,) int64. A step with code 0 has the
     probability sigmoid(weight[node] . hidden + bias[node]), with code 1 the rest. Nodes must be in range.
-    sparse: the gradients of weight and bias are sparse tensors (coalesced with "cpp") of the nodes met.
+    sparse: the gradients of weight and bias are sparse tensors of the nodes met, with "cpp" each once, ascending.
     implementation: "reference", "cpp" (float32 and float64 on a CPU) or None for the fastest at hand.
 
     Raises ValueError on shapes and dtypes that do not fit and on an implementation that cannot run.
@@ -82,18 +82,7 @@ def leaf_paths(parent: Tensor, depth: Tensor, leaves: Tensor) -> tuple[Tensor, T
         from karui.ops.tree_path import cpu
 
         return cpu.leaf_paths(parent, depth, leaves)
-    lengths = depth[leaves].long()
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    nodes = parent.new_empty(int(offsets[-1]))
-    codes = depth.new_empty(len(nodes))
-    up = parent[len(depth) - 1 + leaves]
-    for step in range(1, (int(lengths.max()) if len(lengths) else 0) + 1):
-        alive = (lengths >= step).nonzero()[:, 0]
-        at, link = offsets[1:][alive] - step, up[alive]
-        nodes[at] = link >> 1
-        codes[at] = (link & 1).to(torch.uint8)
-        up = up.index_copy(0, alive, parent[(link >> 1).long()])
-    return nodes, codes, offsets
+    return reference.leaf_paths(parent, depth, leaves)
 
 
 def build_huffman(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:

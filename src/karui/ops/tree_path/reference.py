@@ -25,6 +25,21 @@ def tree_path(
     rows = torch.arange(N, device=hidden.device).repeat_interleave(offsets.diff(), output_size=len(nodes))
     scores = (F.embedding(nodes, weight, sparse=sparse).to(wide) * hidden[rows]).sum(1)  # (L,)
     if bias is not None:
-        scores = scores + F.embedding(nodes, bias[:, None], sparse=sparse)[:, 0]
+        scores = scores + bias.gather(0, nodes.long(), sparse_grad=sparse)
     steps = F.logsigmoid(torch.where(codes == 1, -scores, scores))
     return steps.new_zeros(N).index_add(0, rows, steps)
+
+
+def leaf_paths(parent: Tensor, depth: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nodes (L,), codes (L,) and offsets (N + 1,) of the paths of leaves (N,), by the links parent = 2 node + code."""
+    lengths = depth[leaves].long()
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    nodes = parent.new_empty(int(offsets[-1]))
+    codes = depth.new_empty(len(nodes))
+    up = parent[len(depth) - 1 + leaves]  # (N,)
+    for step in range(1, int(lengths.max()) + 1 if len(leaves) else 1):  # from the leaf to the root
+        walking = (lengths >= step).nonzero()[:, 0]
+        at, link = offsets[1:][walking] - step, up[walking]
+        nodes[at], codes[at] = link >> 1, (link & 1).to(codes.dtype)
+        up = up.index_copy(0, walking, parent[(link >> 1).long()])
+    return nodes, codes, offsets
