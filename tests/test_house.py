@@ -32,6 +32,8 @@ MANY_ARGUMENTS = {
     "src/karui/ops/simple_recurrence/__init__.py": 12,  # five tensors, two masks, four words and the short form lengths
     "src/karui/ops/simple_recurrence/cpu.py": 12,  # a registered op takes its tensors one by one
     "src/karui/ops/statistical_recurrence/cpu.py": 11,  # the same
+    "src/karui/output/nce.py": 11,  # the words of every sampled layer, then its own two
+    "src/karui/output/sampled.py": 11,  # the same
     "src/karui/tasks/text_classifier.py": 15,  # one word for each choice of the model's description
 }
 KNOWN_TABLES = {

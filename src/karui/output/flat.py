@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from karui.output.base import OutputLayer, as_counts, exact_dtype, matmul_dtype
 from karui.output.cross_entropy import chunked_cross_entropy
 from karui.output.noise import NoiseDistribution, build_noise
-from karui.output.table import sampled_scores, split_bounds, use_sparse
+from karui.output.table import sampled_scores, spread, use_sparse
 
 BLOCK_POSITIONS = 256
 BLOCK_NUMBERS = 1 << 22  # scores held at once by exact answers
@@ -313,11 +313,3 @@ class SampledOutput(FlatOutput):
     def extra_repr(self) -> str:
         """The noise words, as torch.nn shows arguments."""
         return f"{super().extra_repr()}, num_samples={self.num_samples}, num_splits={self.num_splits}"
-
-
-def spread(of_sets: Tensor, n_positions: int) -> Tensor:
-    """(N, K) of (S, K): each position with its set; one set is left to broadcasting as (1, K)."""
-    if len(of_sets) == 1:
-        return of_sets
-    sizes = [stop - start for start, stop in split_bounds(n_positions, len(of_sets))]
-    return of_sets.repeat_interleave(torch.tensor(sizes, device=of_sets.device), 0)

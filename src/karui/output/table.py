@@ -75,9 +75,24 @@ def gather_rows(
     return rows, values
 
 
-def split_bounds(n: int, splits: int) -> list[tuple[int, int]]:
-    """`splits` ranges that cover [0, n), as equal as they can be; some are empty where n is smaller."""
-    return [(n * i // splits, n * (i + 1) // splits) for i in range(splits)]
+def cut(x: Tensor, sets: int) -> Tensor:
+    """(S, C, ...) of x (N, ...): S ranges of C = ceil(N / S) positions, zeros behind the last one."""
+    size = -(-len(x) // sets)
+    if size * sets != len(x):
+        x = torch.cat([x, x.new_zeros(size * sets - len(x), *x.shape[1:])])
+    return x.view(sets, size, *x.shape[1:])
+
+
+def spread(of_sets: Tensor, n_positions: int) -> Tensor:
+    """(N, K) of (S, K): to each position of `cut`'s ranges its set; one set is left to broadcasting as (1, K)."""
+    if len(of_sets) == 1:
+        return of_sets
+    return of_sets.repeat_interleave(-(-n_positions // len(of_sets)), 0)[:n_positions]
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """a (S, M, L) times b (S, L, R), one product a set."""
+    return torch.mm(a[0], b[0]).unsqueeze(0) if len(a) == 1 else torch.bmm(a, b)
 
 
 class _SampledScores(torch.autograd.Function):
@@ -92,23 +107,19 @@ class _SampledScores(torch.autograd.Function):
         sparse: bool,
         dtype: torch.dtype,
     ) -> Any:
-        n, wide, bounds = len(target), exact_dtype(dtype), split_bounds(len(target), noise.shape[0])
+        n, wide, (sets, count) = len(target), exact_dtype(dtype), noise.shape
         x = hidden.to(dtype)
         target_rows = weight.index_select(0, target).to(dtype)  # (N, H)
-        noise_rows = weight.index_select(0, noise.reshape(-1)).to(dtype).view(*noise.shape, -1)  # (S, K, H)
+        noise_rows = weight.index_select(0, noise.reshape(-1)).to(dtype).view(sets, count, -1)  # (S, K, H)
         of_target = (x.to(wide) * target_rows.to(wide)).sum(1)
-        of_noise = x.new_empty((n, noise.shape[1]), dtype=wide)
-        for rows, (a, b) in zip(noise_rows, bounds, strict=True):
-            torch_mm_into(of_noise[a:b], x[a:b], rows.t())
+        of_noise = _products(cut(x, sets), noise_rows.transpose(1, 2)).to(wide)  # (S, C, K)
         if bias is not None:
             of_target += bias.index_select(0, target).to(wide)
-            added = bias.index_select(0, noise.reshape(-1)).to(wide).view(noise.shape)
-            for values, (a, b) in zip(added, bounds, strict=True):
-                of_noise[a:b] += values
+            of_noise += bias.index_select(0, noise.reshape(-1)).to(wide).view(sets, 1, count)
         ctx.save_for_backward(x, target_rows, noise_rows, target, noise)
         ctx.table = (weight.shape, weight.dtype, None if bias is None else bias.dtype)
-        ctx.sparse, ctx.bounds, ctx.hidden_dtype = sparse, bounds, hidden.dtype
-        return of_target, of_noise
+        ctx.sparse, ctx.hidden_dtype = sparse, hidden.dtype
+        return of_target, of_noise.view(-1, count)[:n]
 
     @staticmethod
     @once_differentiable
@@ -116,32 +127,21 @@ class _SampledScores(torch.autograd.Function):
         x, target_rows, noise_rows, target, noise = ctx.saved_tensors
         of_target, of_noise = grads  # (N,), (N, K), float32 or wider
         dtype, (shape, weight_dtype, bias_dtype) = x.dtype, ctx.table
-        narrow = of_noise.to(dtype)
+        narrow, ids = cut(of_noise.to(dtype), len(noise)), noise.reshape(-1)
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_hidden = grad_weight = grad_bias = None
         if need_hidden:
-            grad_hidden = of_target.to(dtype).unsqueeze(1) * target_rows
-            for rows, (a, b) in zip(noise_rows, ctx.bounds, strict=True):
-                grad_hidden[a:b].addmm_(narrow[a:b], rows)
+            grad_hidden = _products(narrow, noise_rows).view(-1, shape[1])[: len(x)]
+            grad_hidden.addcmul_(of_target.to(dtype).unsqueeze(1), target_rows)
             grad_hidden = grad_hidden.to(ctx.hidden_dtype)
         if need_weight:
-            parts = [(target, of_target.to(dtype).unsqueeze(1) * x)]
-            for ids, (a, b) in zip(noise, ctx.bounds, strict=True):
-                parts.append((ids, narrow[a:b].t() @ x[a:b]))
+            noise_grad = _products(narrow.transpose(1, 2), cut(x, len(noise))).view(-1, shape[1])
+            parts = [(target, of_target.to(dtype).unsqueeze(1) * x), (ids, noise_grad)]
             grad_weight = row_gradient(shape, parts, dtype=weight_dtype, sparse=ctx.sparse)
         if need_bias:
-            parts = [(target, of_target)]
-            parts += [(ids, of_noise[a:b].sum(0)) for ids, (a, b) in zip(noise, ctx.bounds, strict=True)]
+            parts = [(target, of_target), (ids, cut(of_noise, len(noise)).sum(1).view(-1))]
             grad_bias = row_gradient(shape[:1], parts, dtype=bias_dtype, sparse=ctx.sparse)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
-
-
-def torch_mm_into(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """Write a @ b into out, which may be of a wider dtype."""
-    if out.dtype == a.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
 
 
 def sampled_scores(
