@@ -89,11 +89,7 @@ class LanguageModel(nn.Module):
             assert isinstance(table, nn.Parameter)
             weight = table
         width = self.embedding.embedding_dim if settings.tied else settings.hidden_size
-        layer = build_output(name, width, counts, weight=weight, options=output_options(settings, name))
-        bias = getattr(layer, "bias", None)
-        if isinstance(bias, nn.Parameter) and bias.shape == counts.shape:
-            set_log_unigram(bias, counts)
-        return layer
+        return build_output(name, width, counts, weight=weight, options=output_options(settings, name))
 
     def _build_finish(self, name: str, counts: Tensor) -> OutputLayer:
         if name in FACTORISED or self.settings.output in FACTORISED:
@@ -115,13 +111,6 @@ def output_options(settings: LanguageModelSettings, name: str) -> dict[str, Any]
     if name == settings.output:
         options |= settings.output_options or {}
     return options
-
-
-@torch.no_grad()
-def set_log_unigram(bias: Tensor, counts: Tensor) -> None:
-    """Set (V,) to the log share of each word in the training text, centred; unseen words count as seen once."""
-    log = counts.clamp(min=1).double().log()
-    bias.copy_(log - log.mean())
 
 
 def word_mask(ids: Tensor, rate: float, like: Tensor) -> Tensor:
