@@ -1,5 +1,6 @@
 """Proof of the compiled walk through a tree, of its gradients and of the search for the best leaves."""
 
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -89,9 +90,8 @@ def test_gradients_by_differences_and_gradients_of_gradients() -> None:
     hidden, weight, bias = values(5, 3, 6, torch.float64, torch.float32)
     steps = random_steps(5, 6)
     for how in ("reference", "cpp"):
-        assert torch.autograd.gradcheck(
-            lambda *x: tree_path(*x, **steps, implementation=how), (hidden, weight, bias)
-        )  # noqa: B023
+        call = functools.partial(tree_path, **steps, implementation=how)
+        assert torch.autograd.gradcheck(call, (hidden, weight, bias))
     assert torch.autograd.gradgradcheck(
         lambda *x: tree_path(*x, **steps, implementation="cpp"), (hidden, weight, bias)
     )

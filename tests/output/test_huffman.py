@@ -1,6 +1,7 @@
 """Huffman trees: prefix codes, the least mean length, and one numbering for equal counts."""
 
 import heapq
+import itertools
 import math
 
 import pytest
@@ -50,7 +51,7 @@ def test_codes_are_prefix_free_and_complete(name) -> None:
     codes = codes_of(HuffmanTree(some_counts(name)))
     assert len(set(codes)) == len(codes)
     ordered = sorted(codes)
-    assert not any(b.startswith(a) for a, b in zip(ordered, ordered[1:], strict=False))
+    assert not any(b.startswith(a) for a, b in itertools.pairwise(ordered))
     assert math.isclose(sum(2.0 ** -len(code) for code in codes), 1.0)  # Kraft: nothing is left over
 
 

@@ -26,10 +26,9 @@ def cluster_borders(masses: Tensor, n_clusters: int) -> list[int]:
     masses (V,), largest first. Binning by sqrt(count) is the best by frequency (Grave et al., ICML 2017, section 5).
     Fewer than n_clusters where a word fills several shares.
     """
-    ends = masses.double().sqrt().cumsum(0)
-    bins = (
-        ((ends / ends[-1]) * n_clusters).ceil().clamp_max(n_clusters)
-    )  # the share that ends with or after a word
+    roots = masses.double().sqrt()
+    middles = roots.cumsum(0) - roots / 2
+    bins = (middles / roots.sum() * n_clusters).floor().clamp_max(n_clusters - 1)
     first = torch.cat([torch.zeros(1, dtype=torch.int64), bins.diff().nonzero()[:, 0] + 1])
     return [*first.tolist(), len(masses)]
 
