@@ -3,7 +3,6 @@
 
 #include <stdexcept>
 
-#include "huge_pages.hpp"
 #include "isa.hpp"
 #include "kernels/linear_recurrence.hpp"
 #include "kernels/simple_recurrence.hpp"
@@ -53,7 +52,7 @@ template <typename R>
 ScanForward<R> forward_arrays(nb::tuple p) {
     auto a = [&](int i) { return nb::cast<Address>(p[i]); };
     return {at<const R>(a(0)), at<const R>(a(1)), at<const R>(a(2)), at<const R>(a(3)), at<const R>(a(4)),
-            at<const R>(a(5)), at<const uint8_t>(a(6)), at<R>(a(7)), at<R>(a(8)), at<R>(a(9)), at<R>(a(10))};
+            at<const R>(a(5)), at<const uint8_t>(a(6)), at<R>(a(7)), at<R>(a(8)), at<R>(a(9))};
 }
 
 template <typename R>
@@ -149,7 +148,5 @@ void bind_kernels(nb::module_& m) {
     m.def("linear_forward", &linear_forward, "sizes, float64, addresses of LinearForward");
     m.def("linear_backward", &linear_backward, "sizes, float64, addresses of LinearBackward");
     m.def("variational_kl", &variational_kl, "n, threads, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");
-    m.def(
-        "use_huge_pages", [](Address start, int64_t bytes) { use_huge_pages(at<void>(start), bytes); }, "address, bytes");
     m.def("isa", [] { return best_isa() == Isa::avx512 ? "avx512" : best_isa() == Isa::avx2 ? "avx2" : "generic"; });
 }

@@ -27,12 +27,11 @@ struct ScanForward {
     R* h;                    // (T, B, D*H)
     R* c;                    // (T, B, D, H)     states after each step, or null where nothing reads them
     R* c_n;                  // (D, B, H); may be c_0 itself
-    R* gates;                // (T, B, D, G, H), u itself or null: candidate, f, r[, skip], which a backward reads instead of u
 };
 
 template <typename R>
 struct ScanBackward {
-    ScanForward<R> forward;  // h and c_n are not read; nor is u where there are gates
+    ScanForward<R> forward;  // h and c_n are not read
     const R* grad_h;         // (T, B, D*H)
     const R* grad_c_n;       // (D, B, H); may be grad_c_0 itself
     R* grad_u;               // as u

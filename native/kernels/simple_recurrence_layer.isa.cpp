@@ -85,10 +85,10 @@ static void forward_task(const LayerPlan<R>& plan, const LayerForward<R>& a, con
     const int64_t group = task / plan.columns, column = task % plan.columns;
     const int64_t b0 = plan.first_row(group), b1 = plan.first_row(group + 1);
     const int64_t p0 = plan.panels * column / plan.columns, p1 = plan.panels * (column + 1) / plan.columns;
-    const int64_t step = plan.steps(plan.forward_rows, b1 - b0), stride = plan.spread(step * (b1 - b0));
+    const int64_t stride = plan.spread(room.steps * (b1 - b0));
     R* const x = room.x + task * room.x_size;
-    for (int64_t t0 = 0; t0 < plan.T && b0 < b1; t0 += step) {
-        const Steps steps{t0, std::min(plan.T, t0 + step), b0, b1};
+    for (int64_t t0 = 0; t0 < plan.T && b0 < b1; t0 += room.steps) {
+        const Steps steps{t0, std::min(plan.T, t0 + room.steps), b0, b1};
         const Cut tiles = Cut::into_tiles(steps.rows());
         pack_input(plan, a.x, steps, stride, x);
         for (int64_t p = p0; p < p1; ++p) {

@@ -124,9 +124,11 @@ struct ForwardScratch {
     LayerVectors<R> vectors;
     R* weight;  // (outputs, inputs * width, width): transposed panels
     R *x, *u;   // of one task after the other: (inputs, spread(rows), width) and, where nothing is kept, (G, spread(rows), width)
-    int64_t x_size, u_size;
+    int64_t x_size, u_size, steps;
     ForwardScratch(const LayerPlan<R>& plan, Scratch<R>& scratch) : vectors(plan, scratch) {
-        const int64_t most = plan.most_rows_of_a_group(), rows = plan.spread(plan.steps(plan.forward_rows, most) * most);
+        const int64_t most = plan.most_rows_of_a_group();
+        steps = plan.steps(plan.forward_rows, most);
+        const int64_t rows = plan.spread(steps * most);
         weight = scratch.take(plan.outputs * plan.inputs * plan.width * plan.width);
         x_size = plan.inputs * rows * plan.width;
         u_size = plan.G * rows * plan.width;

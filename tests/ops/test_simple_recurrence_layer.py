@@ -1,6 +1,6 @@
 """Proof of the layer's fused path: product and scan chunk by chunk against both apart and against the reference."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from karui.ops.simple_recurrence import fused, product, simple_recurrence, simple_recurrence_layer
+from karui.ops.simple_recurrence import fused, simple_recurrence, simple_recurrence_layer
 from tests.support.kernel_proof import assert_as_exact_as_plain
 
 
@@ -32,20 +32,28 @@ CASES = [
     Case((23, 3, 7, 7), variant="v1", activation="tanh", masked=True, padded=True),
     Case((37, 5, 4, 7), "projected", variant="v1"),
 ]
-LARGE = [  # by oneDNN, in chunks
+LARGE = [  # large enough for several threads
     Case((71, 32, 96, 96), padded=True),
     Case((71, 32, 96, 96), "other", "tanh", masked=True),
     Case((67, 33, 65, 96), "projected"),
 ]
+ODD = (1, 7, 13, 17, 33)  # rows, features and units of a product
+FEWEST = 13
 EMPTY = [Case((0, 3, 5, 5)), Case((4, 0, 5, 5)), Case((4, 0, 3, 5), "projected")]
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut these small layers as large ones are cut."""
-    monkeypatch.setattr(fused, "CHUNK_BYTES", 1 << 12)
-    monkeypatch.setattr(fused, "FEWEST_ROWS", 16)
-    monkeypatch.setattr(product, "FEWEST_ROWS", 16)
+    monkeypatch.setattr(fused, "CHUNK_ROWS", 16)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """torch.set_num_threads, undone afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def leaves_of(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -131,38 +139,45 @@ def test_float64_equals_the_reference(case: Case) -> None:
         assert (tensor - truth[name]).abs().max() <= 1e-12 * (1 + truth[name].abs().max()), name
 
 
-def test_it_is_the_fused_path_in_several_chunks() -> None:
+def test_it_is_the_fused_path() -> None:
     leaves = leaves_of(LARGE[0], torch.float32)
     assert call(LARGE[0], leaves)[0].grad_fn.name() == "_LayerBackward"  # type: ignore[union-attr]
     assert call(LARGE[0], leaves, implementation="reference")[0].grad_fn.name() != "_LayerBackward"  # type: ignore[union-attr]
-    cut = fused._Chunks(leaves["x"], leaves["weight"], leaves["c_0"], fused.Words("identity", 1.0, False))
-    assert len(list(cut)) > 1
-    assert sum(part.stop - part.start for part in cut) == LARGE[0].sizes[0]
-    assert cut.onednn == torch.backends.mkldnn.is_available()
 
 
-@pytest.fixture(params=["copied", "in place"])
-def gates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the gates are kept, which the size decides otherwise."""
-    monkeypatch.setattr(fused, "COPY_BYTES", 0 if request.param == "copied" else 1 << 40)
+@pytest.mark.parametrize("width", ODD)
+@pytest.mark.parametrize("H", ODD)
+def test_products_of_odd_sizes(width: int, H: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of rows, columns and terms around the tiles and panels of each instruction set."""
+    monkeypatch.setattr(fused, "CHUNK_ROWS", 0)
+    for rows in ODD:
+        case = Case((1, rows, width, H), "none", "relu", variant="v1")
+        truth = gradients(case, torch.float64, apart, implementation="reference")
+        for name, tensor in gradients(case, torch.float64, call).items():
+            assert (tensor - truth[name]).abs().max() <= 1e-12 * (1 + truth[name].abs().max()), (rows, name)
+        if min(rows, H) < FEWEST:
+            continue  # of a handful of numbers, plain ones may be exact by chance
+        plain = gradients(case, torch.float32, apart, implementation="reference")
+        for name, tensor in gradients(case, torch.float32, call).items():
+            assert_as_exact_as_plain(f"{rows} rows, {name}", tensor, plain[name], truth[name])
 
 
-@pytest.mark.usefixtures("gates")
+@pytest.mark.parametrize("chunk_rows", [1, 40, 0])
 @pytest.mark.parametrize("case", LARGE)
-def test_twice_without_onednn_and_without_gradients(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth = gradients(case, torch.float64, apart, implementation="reference")
-    plain = gradients(case, torch.float32, apart, implementation="reference")
-    found, again = (gradients(case, torch.float32, call) for _ in range(2))
+def test_neither_threads_nor_a_second_run_nor_gradients_change_a_bit(
+    case: Case, chunk_rows: int, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK_ROWS", chunk_rows)
+    set_threads(1)
+    alone = gradients(case, torch.float32, call)
     with torch.no_grad():
         h, c_n = call(case, leaves_of(case, torch.float32))
-    monkeypatch.setattr(fused, "pays_onednn", lambda *_: False)
-    by_torch = gradients(case, torch.float32, call)
-    assert torch.equal(h, found["h"])
-    assert torch.equal(c_n, found["c_n"])
-    for name, tensor in found.items():
-        assert torch.equal(tensor, again[name]), name
-        assert_as_exact_as_plain(name, tensor, plain[name], truth[name])
-        assert_as_exact_as_plain(name, by_torch[name], plain[name], truth[name])
+    assert torch.equal(h, alone["h"])
+    assert torch.equal(c_n, alone["c_n"])
+    for number in (1, 2, 3, 7):
+        set_threads(number)
+        for name, tensor in gradients(case, torch.float32, call).items():
+            assert torch.equal(tensor, alone[name]), (number, name)
 
 
 @pytest.fixture
@@ -174,7 +189,7 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.usefixtures("poisoned", "gates")
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("case", [*CASES[1:], *LARGE])
 def test_every_cell_is_written(case: Case) -> None:
     assert all(tensor.isfinite().all() for tensor in gradients(case, torch.float32, call).values())
@@ -211,8 +226,7 @@ def test_what_is_frozen_gets_no_gradient_and_changes_no_other(case: Case, frozen
 
 @pytest.mark.parametrize("case", [Case((5, 1, 2, 2)), Case((4, 1, 1, 2), "projected", "tanh", variant="v1")])
 def test_gradcheck_and_double_backward(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "FEWEST_ROWS", 2)
-    monkeypatch.setattr(fused, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(fused, "CHUNK_ROWS", 2)
     leaves = leaves_of(case, torch.float64)
 
     def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:

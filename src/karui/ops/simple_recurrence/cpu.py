@@ -38,7 +38,7 @@ def run_forward(
     T, B, D, _, H = u.shape
     h, c_n = u.new_empty(T, B, D * H), torch.empty_like(c_0)
     c = u.new_empty((T, B, D, H) if save else (0,))
-    arrays = (u, x, weight_c, bias, c_0, dropout_mask, padding_mask, h, c if save else None, c_n, None)
+    arrays = (u, x, weight_c, bias, c_0, dropout_mask, padding_mask, h, c if save else None, c_n)
     _native.scan_forward(_sizes(u, activation, scale), u.dtype == torch.float64, addresses(*arrays))
     return h, c, c_n
 
@@ -80,7 +80,7 @@ def run_backward(
     gradients = _empty_gradients(u, x, weight_c, bias, c_0)
     grad_u, grad_x, grad_weight_c, grad_bias, grad_c_0 = gradients
     scratch = u.new_empty(MAX_CHUNKS, u.shape[2], 4, u.shape[4])
-    forward = (u, x, weight_c, bias, c_0, dropout_mask, padding_mask, None, c, None, None)
+    forward = (u, x, weight_c, bias, c_0, dropout_mask, padding_mask, None, c, None)
     arrays = (grad_h, grad_c_n, grad_u, grad_x, grad_weight_c, grad_bias, grad_c_0, scratch)
     _native.scan_backward(
         _sizes(u, activation, scale),
