@@ -11,6 +11,7 @@ void bind_tree(nb::module_& m);
 void bind_tokenise(nb::module_& m);
 void bind_coder(nb::module_& m);
 void bind_engine(nb::module_& m);
+void bind_language(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
@@ -22,4 +23,5 @@ NB_MODULE(_native, m) {
     bind_tokenise(m);
     bind_coder(m);
     bind_engine(m);
+    bind_language(m);
 }

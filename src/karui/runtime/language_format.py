@@ -64,7 +64,7 @@ def encode_language_model(
     if isinstance(spec.output, TreeOutput):
         children, old = in_preorder(spec.output.children)
         spec.output = TreeOutput(children, spec.output.weight[old], spec.output.bias[old])
-    writer = PartWriter(coding, layout)
+    writer = PartWriter(coding, layout, quick=True)
     _write_header(writer, spec, outline_of(spec))
     writer.words(words)
     _write_word_table(writer, spec)

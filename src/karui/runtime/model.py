@@ -3,15 +3,16 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from karui import _native
 from karui.errors import ArtifactError, UserError
+from karui.runtime.language import LanguageModel
 from karui.runtime.layers import ACTIVATIONS, CODES, FIELDS, Direction
 from karui.runtime.pairs import find_pairs, pair_keys
-from karui.runtime.reader import read_artifact
+from karui.runtime.reader import read_any, read_artifact
 from karui.runtime.spec import POOLINGS, ClassifierSpec, check_spec
 from karui.runtime.tokenise import settled_length
 
@@ -27,10 +28,32 @@ class Contribution(NamedTuple):
     weight: float
 
 
-def load(path: str | os.PathLike[str] | bytes) -> "Classifier":
-    """Classifier of an artifact, given by path or as bytes; `ArtifactError` says in one line what is wrong with it."""
+def load(path: str | os.PathLike[str] | bytes) -> Any:
+    """Model of an artifact, given by path or as bytes: a `Classifier`, or a `LanguageModel`.
+
+    `ArtifactError` says in one line what is wrong with the file.
+    """
+    name = "artifact" if isinstance(path, bytes) else os.fspath(path)
+    spec = read_any(path).spec
+    if isinstance(spec, ClassifierSpec):
+        return Classifier(spec, name=name)
+    return LanguageModel(spec, name=name)
+
+
+def load_classifier(path: str | os.PathLike[str] | bytes) -> "Classifier":
+    """Like `load`, where only a text classifier will do."""
     name = "artifact" if isinstance(path, bytes) else os.fspath(path)
     return Classifier(read_artifact(path).spec, name=name)
+
+
+def load_language_model(path: str | os.PathLike[str] | bytes) -> LanguageModel:
+    """Like `load`, where only a language model will do."""
+    model = load(path)
+    if not isinstance(model, LanguageModel):
+        raise ArtifactError(
+            f"{model.name}: this is a text classifier, not a language model; give a file of another task"
+        )
+    return model
 
 
 class Classifier:

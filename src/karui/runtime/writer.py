@@ -25,6 +25,7 @@ from karui.runtime.values import (
     varint,
 )
 
+_QUICK_CELLS = 1 << 15
 _TRIED_CELLS = 1 << 22  # larger matrices are not tried in coded form: decoding costs about 0.3 us a cell
 
 
@@ -34,6 +35,9 @@ class PartWriter:
 
     coding: bool
     layout: str | None
+    quick: bool = False
+    """Whether large matrices are coded only if most of their cells are zero: else it saves little and takes long."""
+
     plain: bytearray = field(default_factory=bytearray)
     coded: _native.Encoder = field(default_factory=_native.Encoder)
     coded_cells: int = 0
@@ -132,7 +136,7 @@ class PartWriter:
             if self.layout is not None or not _is_hopeless(codes, values, layout):
                 raw = raw_bytes(codes, values, layout)
                 options.append((8.0 * len(raw), layout, False, raw))
-            if self.coding and codes.size <= _TRIED_CELLS and (layout > 0 or codes.size <= _TRIED_CELLS >> 2):
+            if self.coding and self.is_worth_coding(codes, layout):
                 trial = self.coded.copy()
                 kind = 0 if of_int8 else values
                 trial.matrix(codes, record=record, values=kind, largest=largest, layout=layout, hints=hints)
@@ -145,6 +149,14 @@ class PartWriter:
             self.coded_cells += codes.size
         else:
             self.plain += result  # pyright: ignore[reportOperatorIssue]
+
+    def is_worth_coding(self, codes: np.ndarray, layout: int) -> bool:
+        """Whether to try the coded form of a layout; every cell takes about 0.3 us, more where it is kept."""
+        if self.quick and codes.size > _QUICK_CELLS:
+            return (
+                layout > 0 and codes.size <= _TRIED_CELLS and 8 * int(np.count_nonzero(codes)) <= codes.size
+            )
+        return codes.size <= (_TRIED_CELLS if layout > 0 else _TRIED_CELLS >> 2)
 
     def finish(self, version: int) -> bytes:
         """Return the bytes of the whole file."""
