@@ -1,21 +1,45 @@
-"""Updates of those rows of a large table that a step touched: never a pass over the table. Derivation in README.md."""
+"""Updates of those rows of a large table that a step touched: never a pass over the table. Derivation in README.md.
 
+V rows of the table, H values a row, M gradient rows with repeated ids, R distinct ids among them.
+"""
+
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
+from karui.ops.choice import is_traced
 from karui.ops.row_update import reference
 
 __all__ = ["lazy_adam_", "row_adagrad_", "sum_rows"]
 
+IMPLEMENTATIONS = ("reference", "cpp", "triton")
 
-def sum_rows(ids: Tensor, values: Tensor, *, implementation: str | None = None) -> tuple[Tensor, Tensor]:
-    """Return the distinct ids (R,) in rising order and the sums of their rows, (R, ...); ids (M,), values (M, ...).
 
-    implementation: "reference" or None for the fastest that the device and dtype have.
-    Raises ValueError on shapes that do not fit.
+def sum_rows(
+    ids: Tensor, values: Tensor | Sequence[Tensor], *, implementation: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the distinct ids (R,) in rising order and the sums of their rows, (R, ...).
+
+    ids (M,) int64; values (M, ...), or several tensors of M rows together, which are read where they lie.
+    implementation: "reference", "cpp", "triton" or None for the fastest that the device and dtype have.
+    Raises ValueError on shapes that do not fit and a named implementation that cannot run.
     """
-    _check(ids, values)
-    del implementation
-    return reference.sum_rows(ids, values)
+    parts = [values] if isinstance(values, Tensor) else list(values)
+    _check(ids, parts)
+    choice = _choose(parts[0], implementation)
+    if choice == "cpp":
+        from karui.ops.row_update import cpu
+
+        if not is_traced(ids):
+            return cpu.sum_row_parts(ids, parts)
+        return cpu.sum_rows_op(ids, torch.cat(parts))
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if choice == "triton":
+        from karui.ops.row_update import triton
+
+        return triton.sum_rows(ids, joined)
+    return reference.sum_rows(ids, joined)
 
 
 def row_adagrad_(
@@ -30,12 +54,29 @@ def row_adagrad_(
 ) -> None:
     """Row-wise Adagrad in place, on the rows named by ids alone (Lerer et al. 2019, section 3.4).
 
-    weight (V, H) and sum_of_squares (V,) are changed; ids (M,) int64 with repeats; values (M, H) gradient rows.
-    Raises ValueError on shapes that do not fit.
+    weight (V, H) and sum_of_squares (V,), which may be wider, are changed; ids (M,) int64 in [0, V) with repeats;
+    values (M, H) gradient rows. implementation: as in `sum_rows`.
+    Raises ValueError on shapes that do not fit and a named implementation that cannot run.
     """
-    _check(ids, values, weight)
-    del implementation
-    reference.row_adagrad_(weight, sum_of_squares, ids, values, lr=lr, eps=eps)
+    _check(ids, [values], weight)
+    if sum_of_squares.shape != weight.shape[:1]:
+        raise ValueError(f"sum_of_squares must be (V,), got {tuple(sum_of_squares.shape)}")
+    choice = _choose(weight, implementation)
+    if choice == "cpp" and not (weight.is_contiguous() and sum_of_squares.dtype == weight.dtype):
+        if implementation is not None:
+            raise ValueError("implementation 'cpp' needs a contiguous weight and sum_of_squares of its dtype")
+        choice = "reference"
+    if choice == "cpp":
+        from karui.ops.row_update import cpu
+
+        run = cpu.row_adagrad_op if is_traced(weight) else cpu.run_row_adagrad
+        run(weight, sum_of_squares, ids, values, lr, eps)
+    elif choice == "triton":
+        from karui.ops.row_update import triton
+
+        triton.row_adagrad_(weight, sum_of_squares, ids, values, lr=lr, eps=eps)
+    else:
+        reference.row_adagrad_(weight, sum_of_squares, ids, values, lr=lr, eps=eps)
 
 
 def lazy_adam_(
@@ -54,16 +95,39 @@ def lazy_adam_(
     weight (V, H), averages two (V, H) and touches (V,) int32 are changed; ids (M,) int64 with repeats; values (M, H).
     Raises ValueError on shapes that do not fit.
     """
-    _check(ids, values, weight)
-    reference.lazy_adam_(weight, averages, touches, ids, values, lr=lr, betas=betas, eps=eps)
+    _check(ids, [values], weight)
+    rows, g = sum_rows(ids, values)
+    reference.lazy_adam_rows_(weight, averages, touches, rows, g, lr=lr, betas=betas, eps=eps)
 
 
-def _check(ids: Tensor, values: Tensor, weight: Tensor | None = None) -> None:
-    if ids.dim() != 1 or values.shape[:1] != ids.shape:
+def _choose(tensor: Tensor, implementation: str | None) -> str:
+    """As `choose_implementation`, but rows of 16 bits are the reference's: their sums are made in 32."""
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
+    compiled = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+    if implementation == "cpp" and not compiled:
+        raise ValueError(f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {tensor.dtype}")
+    if implementation == "triton":
+        from karui.ops import triton_launch
+
+        triton_launch.check_can_run(tensor)
+    if implementation is not None:
+        return implementation
+    if compiled:
+        return "cpp"
+    if tensor.is_cuda:
+        from karui.ops import triton_launch
+
+        return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
+    return "reference"
+
+
+def _check(ids: Tensor, parts: Sequence[Tensor], weight: Tensor | None = None) -> None:
+    if ids.dim() != 1 or ids.dtype != torch.int64 or not parts:
+        raise ValueError(f"ids must be (M,) of int64, got {tuple(ids.shape)} of {ids.dtype}")
+    if sum(len(part) for part in parts) != len(ids) or any(p.shape[1:] != parts[0].shape[1:] for p in parts):
+        raise ValueError(f"values must be (M, ...), M = {len(ids)}, got {[tuple(p.shape) for p in parts]}")
+    if weight is not None and (weight.dim() != 2 or parts[0].shape[1:] != weight.shape[1:]):
         raise ValueError(
-            f"ids must be (M,) and values (M, ...), got {tuple(ids.shape)} and {tuple(values.shape)}"
-        )
-    if weight is not None and (weight.dim() != 2 or values.shape[1:] != weight.shape[1:]):
-        raise ValueError(
-            f"weight must be (V, H) and values (M, H), got {tuple(weight.shape)} and {tuple(values.shape)}"
+            f"weight must be (V, H) and values (M, H), got {tuple(weight.shape)} and {tuple(parts[0].shape)}"
         )

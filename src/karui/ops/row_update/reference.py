@@ -39,7 +39,21 @@ def lazy_adam_(
     eps: float,
 ) -> None:
     """Adam (Kingma & Ba 2014, algorithm 1) on the touched rows; t is the number of times that a row was touched."""
-    rows, g = sum_rows(ids, values)
+    lazy_adam_rows_(weight, averages, touches, *sum_rows(ids, values), lr=lr, betas=betas, eps=eps)
+
+
+def lazy_adam_rows_(
+    weight: Tensor,
+    averages: tuple[Tensor, Tensor],
+    touches: Tensor,
+    rows: Tensor,
+    g: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """`lazy_adam_` with distinct rows (R,) and their gradients g (R, H)."""
     t = touches[rows] + 1
     touches[rows] = t
     (beta_1, beta_2), (first, second) = betas, averages
