@@ -5,12 +5,13 @@ N positions, V classes, K noise words.
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from karui.output.base import option
 from karui.output.flat import SampledOutput
+from karui.output.fused import Terms
 from karui.output.noise import NoiseDistribution
+from karui.output.ranking import discriminating_losses
 
 
 def default_power(n_classes: int) -> float:
@@ -65,15 +66,16 @@ class BlackOut(SampledOutput):
     def _removes_hits(self) -> bool:
         return self.remove_accidental_hits is not False
 
+    def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms | None:
+        if self.remove_accidental_hits == "merge":
+            return None
+        hits = self._removes_hits()
+        return Terms("blackout", -log_target, -log_noise, includes_target=True, drops_hits=hits)
+
     def _objective(
         self, of_target: Tensor, of_noise: Tensor, log_target: Tensor, log_noise: Tensor, hits: Tensor | None
     ) -> Tensor:
-        v_target, v_noise = of_target - log_target, of_noise - log_noise  # log u, up to log K
-        if hits is not None:
-            v_noise = v_noise.masked_fill(hits, torch.finfo(v_noise.dtype).min)
-            if self.remove_accidental_hits == "merge":
-                v_target = v_target + hits.sum(1).to(v_target.dtype).log1p()
-        log_total = torch.logaddexp(v_target, v_noise.logsumexp(1))
-        # Below 1, or one noise word that takes all the mass makes the loss infinite.
-        pt_noise = (v_noise - log_total.unsqueeze(1)).exp().clamp(max=1 - torch.finfo(v_noise.dtype).eps)
-        return log_total - v_target - torch.log1p(-pt_noise).sum(1)
+        v_target = of_target - log_target  # log u, up to log K
+        if hits is not None and self.remove_accidental_hits == "merge":
+            v_target = v_target + hits.sum(1).to(v_target.dtype).log1p()
+        return discriminating_losses(v_target, of_noise, log_noise, hits)

@@ -3,11 +3,12 @@
 N positions, K noise words.
 """
 
-import torch
 from torch import Tensor, nn
 
 from karui.output.flat import SampledOutput
+from karui.output.fused import Terms
 from karui.output.noise import NoiseDistribution
+from karui.output.ranking import ranking_losses
 
 
 class ImportanceSampledSoftmax(SampledOutput):
@@ -51,12 +52,13 @@ class ImportanceSampledSoftmax(SampledOutput):
     def _removes_hits(self) -> bool:
         return self.include_target
 
+    def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms:
+        del log_target  # the target is not corrected
+        hits = self._removes_hits()
+        return Terms("logsumexp", 0.0, -log_noise, includes_target=hits, drops_hits=hits)
+
     def _objective(
         self, of_target: Tensor, of_noise: Tensor, log_target: Tensor, log_noise: Tensor, hits: Tensor | None
     ) -> Tensor:
         del log_target  # the target is not corrected
-        weighed = of_noise - log_noise
-        if hits is None:
-            return weighed.logsumexp(1) - of_target
-        rest = weighed.masked_fill(hits, torch.finfo(weighed.dtype).min).logsumexp(1)
-        return torch.logaddexp(of_target, rest) - of_target
+        return ranking_losses(of_target, of_noise, log_noise, hits, inside=self.include_target)

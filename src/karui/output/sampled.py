@@ -3,12 +3,13 @@
 N positions, K noise words.
 """
 
-import torch
 from torch import Tensor, nn
 
 from karui.output.base import option
 from karui.output.flat import SampledOutput
+from karui.output.fused import Terms
 from karui.output.noise import NoiseDistribution
+from karui.output.ranking import ranking_losses
 
 
 class SampledSoftmax(SampledOutput):
@@ -68,10 +69,12 @@ class SampledSoftmax(SampledOutput):
         ids, tries = self.noise.sample_unique(self.num_samples)
         return ids.unsqueeze(0), tries
 
+    def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms:
+        return Terms(
+            "logsumexp", -log_target, -log_noise, includes_target=True, drops_hits=self._removes_hits()
+        )
+
     def _objective(
         self, of_target: Tensor, of_noise: Tensor, log_target: Tensor, log_noise: Tensor, hits: Tensor | None
     ) -> Tensor:
-        a_target, a_noise = of_target - log_target, of_noise - log_noise
-        if hits is not None:
-            a_noise = a_noise.masked_fill(hits, torch.finfo(a_noise.dtype).min)
-        return torch.logaddexp(a_target, a_noise.logsumexp(1)) - a_target
+        return ranking_losses(of_target - log_target, of_noise, log_noise, hits)
