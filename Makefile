@@ -61,7 +61,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python tools/make_cli_pages.py --check
-	$(BIN)/karui report --results results --readme README.md --check >/dev/null
+	$(BIN)/karui report --results results --readme README.md --pages docs --check >/dev/null
 	$(BIN)/python -m pytest -q tests/test_house.py tests/test_arrows.py
 
 format: $(READY)
@@ -70,7 +70,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python tools/make_cli_pages.py
-	$(BIN)/karui report --results results --readme README.md >/dev/null
+	$(BIN)/karui report --results results --readme README.md --pages docs >/dev/null
 
 clean:
 	rm -rf .venv .venv-base build dist runs .pytest_cache .ruff_cache .hypothesis

@@ -25,29 +25,36 @@ def report(
     readme: Annotated[
         Path | None, typer.Option(help="Rewrite the table between the result markers of this file.")
     ] = None,
+    pages: Annotated[
+        Path | None, typer.Option(help="Rewrite the generated pages of this folder, such as docs.")
+    ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail when --readme differs.")
+        bool, typer.Option("--check", help="Write nothing; fail when --readme or --pages differ.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
 ) -> None:
     """Print result tables and write report.html.
 
     For run folders: dense and compact files beside what one would take instead, and the page of each run. With
-    --results: the table of all records below a folder.
+    --results: the table of all records below a folder; --readme and --pages write what is generated from them.
     """
     if not runs and results is None:
         raise UserError("nothing to report: name run folders, or --results DIR")
     if readme is not None and results is None:
         raise UserError("--readme needs --results DIR, the records its table is made from")
+    if pages is not None and results is None:
+        raise UserError("--pages needs --results DIR, the records its pages are made from")
     reported = [_report_run(run, dense, measure=baselines) for run in runs or []]
     recorded = None if results is None else _report_results(results, readme, check=check)
+    if pages is not None and results is not None:
+        _update_pages(pages, results, check=check)
     if as_json:
         typer.echo(
             json.dumps({"runs": [content for content, _ in reported], "results": recorded and recorded[0]})
         )
     else:
-        pages = [page for _, page in reported] + ([recorded[1]] if recorded else [])
-        typer.echo("\n\n".join(pages))
+        shown = [page for _, page in reported] + ([recorded[1]] if recorded else [])
+        typer.echo("\n\n".join(shown))
 
 
 def _report_run(path: Path, dense_path: Path | None, *, measure: bool) -> tuple[dict[str, Any], str]:
@@ -101,6 +108,16 @@ def _report_results(results: Path, readme: Path | None, *, check: bool) -> tuple
         )
     tables = [table.to_terminal() for make in TABLES.values() if (table := make(records)).rows]
     return records, "\n\n".join(tables) or f"no record of a classifier below {results}"
+
+
+def _update_pages(pages: Path, results: Path, *, check: bool) -> None:
+    """Bring the generated pages up to date, or refuse where they are not."""
+    from karui.report.comparison_page import update_pages
+
+    differed = update_pages(pages, results, check=check)
+    if differed and check:
+        names = ", ".join(str(pages / name) for name in differed)
+        raise UserError(f"{names}: out of date; karui report --results {results} --pages {pages}")
 
 
 def _measure(path: Path) -> None:

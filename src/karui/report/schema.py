@@ -13,6 +13,7 @@ Accuracies are fractions in [0, 1]; sizes are bytes of whole files, vocabulary i
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -104,6 +105,69 @@ class Baselines(TypedDict):
     seed: int
     points: list[BaselineEntry]
     notes: list[str]
+
+
+class CurvePoint(TypedDict):
+    """Where training by the clock stood at one evaluation. Seconds are those of training steps, without evaluations."""
+
+    cpu_seconds: float  # of the process, all its threads
+    seconds: float  # wall clock
+    steps: int
+    examples: int  # tokens read
+    valid: float | None  # perplexity; None: not finite
+
+
+class ComparisonMetrics(TypedDict, total=False):
+    """What one output layer did. Without a text: `step_ms`, `optimizer_ms`, `query_ms`, `peak_mb` alone are there."""
+
+    classes: int
+    parameters: int
+    step_ms: (
+        float  # a whole training step; of the model in CPU time on a text, of the layer alone without one
+    )
+    optimizer_ms: float
+    query_ms: float  # ten best words of one hidden vector, exact
+    peak_mb: float  # what training adds to the process, at its highest point
+    perplexity_at_time: (
+        float | None
+    )  # test, after `seconds` of the settings; None: not finite, or not reached
+    tokens_at_time: int
+    perplexity_at_tokens: float | None  # test, after `tokens` of the settings
+    cpu_seconds_at_tokens: float
+    log_z_mean: float  # of the un-normalised scores, on validation
+    log_z_sd: float
+    perplexity_as_softmax: float  # negative sampling: softmax of its bare scores, on validation words ...
+    perplexity_corrected: float  # ... and with the log of the noise added, on the same words
+
+
+class ComparisonRecord(TypedDict):
+    """One record of `results/output_comparison`: an output layer on a text (`curve`), or alone (no `curve`)."""
+
+    method: str
+    metrics: ComparisonMetrics
+    settings: dict[str, Any]
+    trials: NotRequired[list[dict[str, Any]]]  # factor on the learning rates, and the validation perplexity
+    curve: NotRequired[list[CurvePoint]]
+    diverged: NotRequired[dict[str, Any] | None]
+
+
+def check_comparison(record: Mapping[str, Any], where: str) -> None:
+    """Raise `UserError` naming the first key of a record of the output comparison that is missing or no number."""
+    wanted = ["classes", "parameters", "step_ms", "query_ms", "peak_mb"]
+    if "curve" in record:
+        wanted += ["perplexity_at_time", "perplexity_at_tokens"]
+    for key in ("method", "settings"):
+        if key not in record:
+            raise UserError(f"{where}: the key {key!r} is missing; delete the file and make its row again")
+    for key in wanted:
+        value = record["metrics"].get(key, "")
+        may_be_none = key.startswith("perplexity")
+        if not (value is None and may_be_none) and not isinstance(value, int | float):
+            raise UserError(f"{where}: metrics.{key} must be a number, got {value!r}; make its row again")
+    for point in record.get("curve", ()):
+        missing = [key for key in CurvePoint.__annotations__ if key not in point]
+        if missing:
+            raise UserError(f"{where}: a point of the curve lacks {missing[0]!r}; make its row again")
 
 
 @dataclass
