@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from karui.output.base import OutputLayer, as_counts, exact_dtype, matmul_dtype
 from karui.output.cross_entropy import chunked_cross_entropy
+from karui.output.fused import Terms, can_fuse, fused_losses
 from karui.output.noise import NoiseDistribution, build_noise
 from karui.output.table import sampled_scores, spread, use_sparse
 
@@ -279,21 +280,26 @@ class SampledOutput(FlatOutput):
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         ids, tries = self._draw(len(target))
+        dtype, count, table = matmul_dtype(hidden), self.num_samples, (self.weight, self.bias)
+        log_target = self.noise.log_expected_count(target, count, tries).to(exact_dtype(dtype))  # (N,)
+        log_noise = self.noise.log_expected_count(ids, count, tries).to(exact_dtype(dtype))  # (S, K)
+        terms = self._terms(log_target, log_noise) if can_fuse(hidden, self.weight, dtype) else None
+        if terms is not None:
+            return fused_losses(hidden, *table, target, ids, terms, sparse=self.sparse_grad)
         of_target, of_noise = sampled_scores(
-            hidden,
-            self.weight,
-            self.bias,
-            target,
-            ids,
-            sparse=self.sparse_grad,
-            dtype=matmul_dtype(hidden),
+            hidden, *table, target, ids, sparse=self.sparse_grad, dtype=dtype
         )
-        count = self.num_samples
-        log_target = self.noise.log_expected_count(target, count, tries).to(of_target.dtype)  # (N,)
-        log_noise = self.noise.log_expected_count(ids, count, tries).to(of_target.dtype)  # (S, K)
         return self._objective(
             of_target, of_noise, log_target, spread(log_noise, len(target)), self._hits(target, ids)
         )
+
+    def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms | None:
+        """The objective as a term of the noise that a compiled pass computes; None where it is none.
+
+        log_target (N,), log_noise (S, K): log expected counts. Must be what `_objective` computes.
+        """
+        del log_target, log_noise
+        return None
 
     def _hits(self, target: Tensor, ids: Tensor) -> Tensor | None:
         """Where (N, K) a noise word is the target itself; None for an objective that keeps it."""

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from karui.output.base import option
 from karui.output.flat import SampledOutput
+from karui.output.fused import Terms
 from karui.output.noise import NoiseDistribution
 
 
@@ -73,6 +74,10 @@ class NCE(SampledOutput):
     def score(self, hidden: Tensor, target: Tensor) -> Tensor:
         """s - c of the target: an estimate of its log-probability that reads one row and no Z."""
         return super().score(hidden, target) - self._offset()
+
+    def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms:
+        offset = self._offset()
+        return Terms("softplus", -(log_target + offset), -(log_noise + offset))
 
     def _objective(
         self, of_target: Tensor, of_noise: Tensor, log_target: Tensor, log_noise: Tensor, hits: Tensor | None

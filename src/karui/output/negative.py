@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from karui.output.flat import SampledOutput
+from karui.output.fused import Terms
 from karui.output.noise import NoiseDistribution
 
 
@@ -54,6 +55,10 @@ class NegativeSampling(SampledOutput):
 
     def _first_bias(self) -> Tensor:
         return self.log_unigram() - self._correction() - math.log(self.num_samples)
+
+    def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms:
+        del log_target  # no correction
+        return Terms("softplus", 0.0, torch.zeros_like(log_noise))
 
     def _objective(
         self, of_target: Tensor, of_noise: Tensor, log_target: Tensor, log_noise: Tensor, hits: Tensor | None

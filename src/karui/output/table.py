@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from karui.ops.row_update import sum_rows
 from karui.output.base import exact_dtype
 
 SPARSE_FROM = 50_000  # classes: below, one dense gradient is cheaper than its bookkeeping
@@ -30,6 +31,11 @@ def row_gradient(
     sparse: a coalesced `torch.sparse_coo` tensor of the U different rows, summed in at least float32; else dense.
     """
     wide = exact_dtype(dtype)
+    if sparse and all(values.dtype == wide for _, values in parts):
+        rows, total = sum_rows(torch.cat([ids for ids, _ in parts]), [values for _, values in parts])
+        return torch.sparse_coo_tensor(
+            rows.unsqueeze(0), total.to(dtype), tuple(shape), is_coalesced=True, check_invariants=False
+        )
     if sparse:
         ids = torch.cat([ids for ids, _ in parts])
         rows, place = torch.unique(ids, return_inverse=True)
