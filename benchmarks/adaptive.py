@@ -9,6 +9,7 @@ Both sides of a ratio are taken in turn in one process, numbers first. The full 
 
 import argparse
 import gc
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -148,7 +149,7 @@ def queries(classes: int, rounds: int) -> dict[str, Any]:
                 if parameter.dim() == 2:
                     parameter.mul_(factor)
             for count in (1, 32):
-                side = {"query": lambda turn, count=count: layer.topk(hidden[turn, :count], TOP)}
+                side = {"query": partial(answer, layer, hidden[:, :count])}
                 rows[f"{name}, {count}"] = in_turn(side, rounds if count == 1 else max(1, rounds // 5))[
                     "query"
                 ]
@@ -164,10 +165,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file of the record to write")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--parts", default="adaptive,tree,queries", help="what to measure")
+    parser.add_argument("--parts", default="adaptive,tree,queries", help="the others keep what the file has")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    metrics: dict[str, Any] = {"threads": chosen.threads, "positions": POSITIONS, "hidden": HIDDEN}
+    kept = json.loads(chosen.out.read_text(encoding="utf-8"))["metrics"] if chosen.out.exists() else {}
+    metrics: dict[str, Any] = kept | {"threads": chosen.threads, "positions": POSITIONS, "hidden": HIDDEN}
     parts = chosen.parts.split(",")
     if "adaptive" in parts:
         for classes in CUTOFFS:

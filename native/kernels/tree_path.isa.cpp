@@ -32,7 +32,7 @@ static inline R log_sigmoid(R x, R& slope) {
 
 template <typename R>
 static void forward(const PathSizes& s, const PathForward<R>& a) {
-#pragma omp parallel for schedule(dynamic, 16) num_threads(s.threads) if (s.threads > 1)
+#pragma omp parallel for schedule(dynamic, 16) num_threads(s.threads) if (s.threads > 1 && s.N > 16)
     for (int64_t n = 0; n < s.N; ++n) {
         const R* hidden = a.hidden + n * s.H;
         R* direction = a.direction ? a.direction + n * s.H : nullptr;
@@ -55,7 +55,7 @@ static void forward(const PathSizes& s, const PathForward<R>& a) {
 
 template <typename R>
 static void backward(const PathSizes& s, const PathBackward<R>& a) {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(s.threads) if (s.threads > 1)
+#pragma omp parallel for schedule(dynamic, 8) num_threads(s.threads) if (s.threads > 1 && a.U > 64)
     for (int64_t u = 0; u < a.U; ++u) {  // the root, met by every row, comes first: its task is the longest
         R* out = a.rows_of_weight + u * s.H;
         std::fill(out, out + s.H, R(0));
@@ -112,7 +112,7 @@ static bool search_row(const PathSizes& s, const TreeSearch<R>& a, const R* hidd
 
 template <typename R>
 static void search(const PathSizes& s, const TreeSearch<R>& a) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(s.threads) if (s.threads > 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(s.threads) if (s.threads > 1 && s.N > 1)
     for (int64_t n = 0; n < s.N; ++n) {
         R* log_prob = a.log_prob + n * a.k;
         int64_t* ids = a.ids + n * a.k;

@@ -5,6 +5,7 @@ N positions, H hidden size, V words (classes of the output layer), C clusters of
 most to the least frequent, a cluster is a range of ranks.
 """
 
+import itertools
 import math
 
 import torch
@@ -17,6 +18,7 @@ from karui.output.grouped_nll import Group, grouped_nll
 from karui.output.linear_nll import linear_nll
 from karui.output.table import use_sparse
 
+TOPK_WORDS, TOPK_POSITIONS = 4096, 2048  # scored at once by `topk`
 NLL_POSITIONS = 4096  # at once by default: those of one cluster may meet a few thousand words
 
 
@@ -130,27 +132,46 @@ class ClassSoftmax(FactorisedOutput):
         return (inside + self._cluster_log_prob(hidden)[:, self.cluster_of])[:, self.rank]
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Each position opens its clusters from the likeliest on, until one cannot beat its k-th word."""
-        likeliest, clusters = self._cluster_log_prob(hidden).sort(1, descending=True)
-        best = likeliest.new_full((len(hidden), k), -torch.inf)
+        """Clusters are opened from the likeliest on, by the positions whose k-th word they can beat."""
+        of_clusters = self._cluster_log_prob(hidden)
+        best = of_clusters.new_full((len(hidden), k), -torch.inf)
         ranks = torch.full((len(hidden), k), -1, dtype=torch.int64, device=hidden.device)
-        searching = torch.arange(len(hidden), device=hidden.device)
-        for step in range(clusters.shape[1]):
-            bound = best[searching, -1]
-            more = ~(likeliest[searching, step] <= bound) | (ranks[searching, -1] < 0)  # NaN goes on
-            searching = searching[more]
-            if len(searching) == 0:
-                break
-            place, groups = self._groups(clusters[searching, step])
-            for group in groups:
-                rows = searching[place[group.first : group.end]]
-                of_cluster = likeliest[rows, step, None]
-                inside = self._words_log_prob(hidden[rows], int(self.cluster_of[group.first_word]))
-                size = group.end_word - group.first_word
-                values, at = inside.topk(min(k, size))
-                best[rows], chosen = torch.cat([best[rows], values + of_cluster], 1).topk(k)
-                ranks[rows] = torch.cat([ranks[rows], at + group.first_word], 1).gather(1, chosen)
+        if len(hidden) == 0:
+            return best, ranks
+        highest, order = of_clusters.amax(0).sort(descending=True)
+        sizes = torch.tensor(self.borders).diff()[order.cpu()]
+        turns = (sizes.cumsum(0) - sizes).div(
+            TOPK_WORDS, rounding_mode="floor"
+        )  # several small clusters at a time
+        for first, end in itertools.pairwise([0, *(turns.diff().nonzero()[:, 0] + 1).tolist(), len(sizes)]):
+            lacking = ranks[:, -1] < 0
+            if bool(highest[first] <= best[:, -1].min()) and not bool(lacking.any()):
+                break  # nor can any cluster behind it
+            clusters = order[first:end]
+            opened = ~(of_clusters[:, clusters].amax(1) <= best[:, -1]) | lacking  # NaN opens
+            for rows in opened.nonzero()[:, 0].split(TOPK_POSITIONS):
+                words, log_prob = self._clusters_log_prob(hidden[rows], of_clusters[rows], clusters)
+                both = torch.cat([best[rows], log_prob], 1)
+                best[rows], chosen = both.topk(k)
+                every = torch.cat([ranks[rows], words.expand(len(rows), -1)], 1)
+                ranks[rows] = every.gather(1, chosen)
         return best, self.order[ranks]
+
+    def _clusters_log_prob(
+        self, hidden: Tensor, of_clusters: Tensor, clusters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Ranks (W,) of the words of some clusters, and their log-probabilities (N, W)."""
+        words = torch.cat(
+            [torch.arange(*self.borders[c : c + 2], device=hidden.device) for c in clusters.tolist()]
+        )
+        logits = F.linear(hidden, self.weight[words], None if self.bias is None else self.bias[words])
+        logits = logits.to(of_clusters.dtype)
+        sizes = [self.borders[c + 1] - self.borders[c] for c in clusters.tolist()]
+        norms = torch.stack([part.logsumexp(1) for part in logits.split(sizes, 1)], 1)  # (N, clusters)
+        place = torch.arange(len(sizes), device=hidden.device).repeat_interleave(
+            torch.tensor(sizes, device=hidden.device)
+        )
+        return words, logits + (of_clusters[:, clusters] - norms)[:, place]
 
     def _draw(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
         cluster = gumbel_argmax(self._cluster_log_prob(hidden), generator)
