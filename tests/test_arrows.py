@@ -26,7 +26,16 @@ ARROWS = {
         "runtime",
     },
     "recipes": {"tasks", "train", "nn", "output", "sparse", "data"},
-    "tasks": {"nn", "output", "sparse", "data", "ops", "optim", "runtime.tokenise", "runtime.language_tokens"},
+    "tasks": {
+        "nn",
+        "output",
+        "sparse",
+        "data",
+        "ops",
+        "optim",
+        "runtime.tokenise",
+        "runtime.language_tokens",
+    },
     "train": {"optim"},
     "optim": {"ops"},
     "nn": {"ops"},
@@ -40,8 +49,10 @@ ARROWS = {
         "sparse",
         "tasks",
         "runtime.format",
+        "runtime.language",
         "runtime.language_format",
-        "runtime.language_tokens",
+        "runtime.language_output",
+        "runtime.model",
     },
     "ops": {"_native"},
     "report": set(),  # reads results/*.json and run folders
@@ -51,6 +62,7 @@ ARROWS = {
 EXCEPTIONS = {
     "karui.sparse.apply": {"nn"},  # replaces layers by their sparse versions
     "karui.tasks.output_peers": {"optim"},  # times the whole step of a layer, with its update
+    "karui.tasks.language_run": {"runtime.language"},  # the figures of a text have one definition
     "karui.tasks.linear_file": {"_native"},  # the rival's words are packed by the coder of the artifact
 }
 TORCH_FREE_AT_IMPORT = ("cli", "runtime", "data")  # reached from `karui --help` and `karui predict`

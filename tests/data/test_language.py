@@ -183,8 +183,8 @@ def test_a_part_without_text_is_refused():
 
 def test_lines_to_measure(tmp_path):
     name = folder_of(tmp_path, train="a\n", valid="b\n", test="c\nd\n")
-    assert read_lines_of(name, "test") == ["c", "d"]
-    assert read_lines_of(written(tmp_path / "other.txt", "e\nf"), "test") == ["e", "f"]
+    assert read_lines_of(name, "test") == (["c", "d"], "test")
+    assert read_lines_of(written(tmp_path / "other.txt", "e\nf"), "test") == (["e", "f"], "whole file")
 
 
 class _Columns(dict):

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from karui.cli.eval_language import evaluate_language
+from karui.cli.eval_language import page as language_page
 from karui.cli.eval_sequences import evaluate_run
 from karui.cli.eval_sequences import page as sequence_page
 from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
@@ -33,17 +35,27 @@ def evaluate(
 ) -> None:
     """Measure a run or a .karui file on a data set: accuracy, nll, a line a class, microseconds a document.
 
-    A run of pixels, music, adding or copy gives the metrics of its task, on its own data.
+    A language model gives the log-probability of a text, its tokens, those outside the vocabulary, and the perplexity
+    with and without them; --text names the column of a Hub data set. A run of pixels, music, adding or copy gives the
+    metrics of its task, on its own data.
     """
     if split not in SPLITS:
         raise UserError(f"split must be test, valid or train, got {split!r}")
-    if model.is_dir() and (task := task_of_run(model)) != "classify":
+    is_run = model.is_dir()
+    artifact = None if is_run else _load(model)
+    if task_of_run(model) == "lm" if is_run else hasattr(artifact, "perplexity"):
+        if label is not None or fold is not None:
+            raise UserError(f"{model} is a language model: --label and --fold are for classifiers")
+        found = evaluate_language(model, artifact=artifact, data=data, split=split, text=text)
+        typer.echo(json.dumps(found, ensure_ascii=False) if as_json else language_page(found))
+        return
+    if is_run and (task := task_of_run(model)) != "classify":
         if not all(option is None for option in (data, text, label, fold)):
             raise UserError(f"{model} is a run of karui train {task}: it is measured on its own data")
         measured = evaluate_run(model, task, split)
         typer.echo(json.dumps(measured) if as_json else sequence_page(measured))
         return
-    answer, labels, run = _open(model)
+    answer, labels, run = _open(model, artifact)
     part = load_part(data, split, labels, run=run, text=text, label=label, fold=fold)
     if not len(part):
         raise UserError(f"{part.source or part.name}: the {split} part has no documents")
@@ -56,15 +68,18 @@ def evaluate(
     typer.echo(json.dumps(_without_nan(result), ensure_ascii=False) if as_json else page(result))
 
 
-def _open(path: Path) -> tuple[Callable[[list[str]], Any], list[str], TrainedRun | None]:
-    """Return what answers raw texts with logits (N, C), the labels, and the run when it is one."""
-    if path.is_dir():
-        run = open_run(path)
-        return run.answers(run.masked()), run.labels, run
+def _load(path: Path) -> Any:
     import karui
 
-    artifact = karui.load(path)
-    return artifact.logits, list(artifact.labels), None
+    return karui.load(path)
+
+
+def _open(path: Path, artifact: Any) -> tuple[Callable[[list[str]], Any], list[str], TrainedRun | None]:
+    """Return what answers raw texts with logits (N, C), the labels, and the run when it is one."""
+    if artifact is not None:
+        return artifact.logits, list(artifact.labels), None
+    run = open_run(path)
+    return run.answers(run.masked()), run.labels, run
 
 
 def load_part(

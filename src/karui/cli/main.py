@@ -36,6 +36,7 @@ VERBS = {
     "train": Verb("karui.cli.train", "train", "Train a model into a run folder."),
     "eval": Verb("karui.cli.eval", "evaluate", "Measure a run or a .karui file on a data set."),
     "compact": Verb("karui.cli.compact", "compact", "Shrink a trained run to one .karui file, exactly."),
+    "sample": Verb("karui.cli.sample", "sample", "Continue a text with a language model."),
     "predict": Verb("karui.cli.predict", "predict", "Answer with a .karui file; needs no PyTorch."),
     "inspect": Verb("karui.cli.inspect", "inspect", "Show what a .karui file holds and where its bytes are."),
     "report": Verb("karui.cli.report", "report", "Print tables of runs or records, write report.html."),

@@ -97,7 +97,6 @@ def build_corpus(
     min_count: int = 1,
     max_words: int = 0,
     limit: int = 0,
-    subset: bool = False,
     notes: Sequence[str] = (),
 ) -> LanguageCorpus:
     """Number the words of provisionally numbered parts: the vocabulary is made from the training part alone.
@@ -142,8 +141,9 @@ def build_corpus(
         counts=np.bincount(encoded["train"], minlength=len(kept)),
         tokens=tokens,
         lower=lower,
-        subset=subset,
         notes=tuple(said),
         outside=outside,
-        **encoded,
+        train=encoded["train"],
+        valid=encoded["valid"],
+        test=encoded["test"],
     )

@@ -18,7 +18,7 @@ from karui.data.language import SPLITS, Interner, LanguageCorpus, Level, build_c
 from karui.data.lines import readable
 from karui.data.storage import checked_path
 from karui.data.text_stream import read_text
-from karui.data.wikipedia import encode_articles
+from karui.data.wikipedia import encode_articles, read_articles, split_of
 from karui.errors import UserError
 from karui.runtime.language_tokens import text_lines
 
@@ -80,18 +80,24 @@ def load_language(
     )
 
 
-def read_lines_of(name: str, split: str, *, text: str | None = None) -> list[str]:
-    """Raw lines of what a trained model is measured on: a part of a named text or a folder, else a file whole.
+def read_lines_of(
+    name: str, split: str, *, text: str | None = None, valid_fraction: float = 0.0
+) -> tuple[list[str], str]:
+    """Raw lines of what a trained model is measured on, and what they are: a part of a text, or a whole file.
 
-    Raises `UserError`, one line, for bad input.
+    valid_fraction: the share that a run kept for validation and test, to have the parts of its own text; 0: a text
+    without parts is read whole. Raises `UserError`, one line, for bad input.
     """
     path = Path(name).expanduser()
-    if name not in LOADABLE and path.is_file():
-        return text_lines(read_text(path))
+    if name not in LOADABLE and path.is_file() and not valid_fraction:
+        return text_lines(read_text(path)), "whole file"
     if name == "enwiki2015":
-        raise UserError("enwiki2015 is read by the run that was trained on it only; name a run, or a file")
-    texts, _ = _raw(name, valid_fraction=0.05, text=text)
-    return text_lines(texts[split])
+        fetch_missing(name)
+        archive = checked_path(SETS[name], "all")[0]
+        chosen = [each for key, each in read_articles(archive) if split_of(key) == split]
+        return [line for article in chosen for line in text_lines(article)], split
+    texts, _ = _raw(name, valid_fraction=valid_fraction or 0.05, text=text)
+    return text_lines(texts[split]), split
 
 
 def _encoded(
