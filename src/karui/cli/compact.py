@@ -9,11 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from karui.cli.compact_language import compact_language_command
 from karui.cli.compact_summary import Measured, page, summarise, write_summary
 from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
+from karui.cli.task_table import task_of_run
 from karui.errors import UserError
 from karui.files import atomic_write
 
+POINTS = 0.3  # of validation accuracy that a text classifier may lose
 UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
 
 
@@ -29,8 +32,13 @@ def compact(
         str | None, typer.Option(metavar="SIZE", help="Budget for the whole file, such as 20kB.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Without a budget: points of validation accuracy the file may lose.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            help="Without a budget: points of validation accuracy the file may lose (0.3), or percent of perplexity"
+            " by which it may differ (0.005).",
+            show_default=False,
+        ),
+    ] = None,
     encoding: Annotated[str, typer.Option(help="auto: the smallest form for each matrix.")] = "auto",
     provenance: Annotated[
         bool, typer.Option("--provenance", help="Keep recipe, data and seed inside the file.")
@@ -44,20 +52,33 @@ def compact(
 
     Removes pruned words, dead units and columns, compares the file's answers with the masked model's on real texts
     and writes nothing if they differ. --values auto takes the coarsest rounding that validation texts do not
-    notice; a dense run keeps fp32 then, to be what the others are compared with.
+    notice; a dense run keeps fp32 then, to be what the others are compared with. A language model takes the smallest
+    values with which the perplexity of validation text keeps its first four digits.
     """
     if encoding != "auto":
         raise UserError(f"encoding must be auto, got {encoding!r}: each matrix takes its smallest form")
     if not output.parent.is_dir():
         raise UserError(f"cannot write {output}: the folder {output.parent} does not exist; create it first")
     budget = None if max_bytes is None else parse_bytes(max_bytes)
+    if run.is_dir() and task_of_run(run) == "lm":
+        line = compact_language_command(
+            run, output, as_json=as_json, levels=levels,
+            values=values, max_bytes=budget, tolerance=tolerance, provenance=provenance,
+        )  # fmt: skip
+        typer.echo(line)
+        return
     trained = open_run(run)
     from karui.compact.choose import Wish
 
     asked = None if values == "auto" else values
     if asked is None and levels is None and budget is None and not trained.is_sparse:
         asked = "fp32"
-    wish = Wish(values=asked, levels=levels, max_bytes=budget, tolerance=tolerance / 100)
+    wish = Wish(
+        values=asked,
+        levels=levels,
+        max_bytes=budget,
+        tolerance=(POINTS if tolerance is None else tolerance) / 100,
+    )
     splits = _load_splits(trained)
     measured = _make(trained, splits, output, wish, provenance=_origin(trained) if provenance else {})
     summary = summarise(trained, output, measured, splits)

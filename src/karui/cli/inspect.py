@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from karui.cli.inspect_language import inspect_language
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -24,12 +26,16 @@ def inspect(
     """Show what a .karui file holds: bytes by part, matrices with density and encoding, strongest words, provenance.
 
     The weight of a word is what it alone changes in the logit of the label it speaks for; that of a pair of words in a
-    row is its score, which a text adds divided by the square root of its length.
+    row is its score, which a text adds divided by the square root of its length. A language model has no such words.
     """
+    from karui.runtime.language_reader import LanguageArtifact
     from karui.runtime.model import Classifier
-    from karui.runtime.reader import read_artifact
+    from karui.runtime.reader import read_any
 
-    artifact = read_artifact(model)
+    artifact = read_any(model)
+    if isinstance(artifact, LanguageArtifact):
+        typer.echo(inspect_language(model, artifact, as_json=as_json))
+        return
     spec = artifact.spec
     strongest = word_weights(Classifier(spec, name=model))
     report: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import IO, Annotated
 
 import typer
 
+from karui.cli.predict_language import language_answers
 from karui.errors import UserError
 from karui.files import os_reason
 
@@ -18,19 +19,37 @@ def predict(
         str, typer.Argument(metavar="FILE", help="Texts, one a line; - is standard input.")
     ] = "-",
     proba: Annotated[bool, typer.Option("--proba", help="Add the probability of every label.")] = False,
+    top: Annotated[
+        int, typer.Option(min=1, help="Language models: how many next words to print for each line.")
+    ] = 5,
+    score: Annotated[
+        bool, typer.Option("--score", help="Language models: the log10-probability of each line instead.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for machines.")
     ] = False,
 ) -> None:
     """Answer with a .karui file: for every line of FILE the most probable label.
 
+    A language model tells the most probable next words and their probabilities; each line begins a text.
     An empty line is a text too and gets an answer. Input is UTF-8.
     """
-    from karui.runtime.model import load
+    from karui.runtime.model import Classifier, load
 
     classifier = load(model)
     with open_input(file) as stream:
-        for text in lines(stream, "standard input" if file == "-" else file):
+        texts = lines(stream, "standard input" if file == "-" else file)
+        if not isinstance(classifier, Classifier):
+            if proba:
+                raise UserError(
+                    f"{model} is a language model, it has no labels; --score and --top are for those"
+                )
+            for answer in language_answers(classifier, texts, top=top, score=score, as_json=as_json):
+                _write(answer, flush=file == "-")
+            return
+        if score:
+            raise UserError(f"{model} is a text classifier; --score is for language models")
+        for text in texts:
             probabilities = classifier.predict_proba(text)
             best = int(probabilities.argmax())
             label = classifier.labels[best]
@@ -51,9 +70,13 @@ def predict(
                 )
             else:
                 answer = label
-            sys.stdout.write(answer + "\n")
-            if file == "-":
-                sys.stdout.flush()  # whoever feeds a pipe may wait for the answer
+            _write(answer, flush=file == "-")
+
+
+def _write(answer: str, *, flush: bool) -> None:
+    sys.stdout.write(answer + "\n")
+    if flush:
+        sys.stdout.flush()  # whoever feeds a pipe may wait for the answer
 
 
 def open_input(file: str) -> contextlib.AbstractContextManager[IO[bytes]]:

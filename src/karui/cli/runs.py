@@ -95,7 +95,7 @@ def refuse_sequences(run_dir: Path) -> None:
     """Raise UserError for a run of a task that has no file to make yet."""
     if (task := task_of_run(run_dir)) != "classify":
         raise UserError(
-            f"{run_dir} is a run of karui train {task}: only text classifiers become .karui files so far;"
+            f"{run_dir} is a run of karui train {task}: only text classifiers and language models become .karui files;"
             f" karui eval {run_dir} measures it"
         )
 
