@@ -18,8 +18,7 @@ import numpy as np
 
 from karui.errors import ArtifactError
 from karui.runtime.format import varint
-from karui.runtime.model import Classifier
-from karui.runtime.reader import read
+from karui.runtime.model import Classifier, LanguageModel, load
 
 TEXTS = ["", "A quiet, funny film! Don't call it dull. bad boring good great ß 漢", "good " * 40]
 HEADER_BYTES = 40  # where most lengths and sizes lie
@@ -72,7 +71,11 @@ def _alter(data: bytearray, rng: np.random.Generator) -> bytearray:
 def verdict(data: bytes) -> str:
     """ "refused" or "loaded"; anything else than a clear refusal or finite answers raises."""
     try:
-        model = Classifier(read(data))
+        model = load(data)
+        if isinstance(model, LanguageModel):
+            _use_language_model(model)
+            return "loaded"
+        assert isinstance(model, Classifier)
         probabilities = model.predict_proba(TEXTS)
         if len(model.words) <= 1000:
             model.contributions(TEXTS[1])
@@ -84,6 +87,22 @@ def verdict(data: bytes) -> str:
     if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
         raise ValueError(f"answers are no probabilities: {probabilities}")
     return "loaded"
+
+
+def _use_language_model(model: LanguageModel) -> None:
+    """Every way to ask it; `ValueError` unless the answers are probabilities."""
+    scores = [model.perplexity(text.split(".")) for text in TEXTS]
+    stream = model.stream().feed_text(TEXTS[1]).feed(model.words[0])
+    log_probs = stream.log_probs().astype(np.float64)
+    if not (abs(np.exp(log_probs).sum() - 1) <= 1e-3 and (log_probs <= 1e-4).all()):
+        raise ValueError(f"answers are no probabilities: {log_probs}")
+    k = min(5, len(model))
+    best = [share for _, share in stream.copy().topk(k)]
+    if not np.allclose(best, np.sort(np.exp(log_probs))[::-1][:k], atol=1e-4):
+        raise ValueError(f"the best words are not: {best}")
+    model.sample(TEXTS[1], tokens=3, top_k=k)
+    if any(np.isnan(score.log_prob) for score in scores):
+        raise ValueError(f"scores are no numbers: {scores}")
 
 
 def main(arguments: list[str]) -> int:
