@@ -64,8 +64,8 @@ def encode_language_model(
     if isinstance(spec.output, TreeOutput):
         children, old = in_preorder(spec.output.children)
         spec.output = TreeOutput(children, spec.output.weight[old], spec.output.bias[old])
-    writer = PartWriter(coding, layout, quick=True)
-    _write_header(writer, spec, outline_of(spec))
+    writer, outline = PartWriter(coding, layout, quick=True), outline_of(spec)
+    _write_header(writer, spec, outline)
     writer.words(words)
     _write_word_table(writer, spec)
     for record, (name, array) in enumerate(arrays_of(spec)):
@@ -76,6 +76,8 @@ def encode_language_model(
     data = writer.finish(FORMAT_VERSION)
     if coding and (writer.is_too_dense(data) or writer.coded_cells > MAX_CODED_CELLS):
         return encode_language_model(spec, values=values, levels=levels, coding=False, layout=layout)
+    if problem := outline.memory_problem(len(data)):
+        raise ValueError(problem)
     return data
 
 

@@ -21,8 +21,6 @@ from karui.runtime.language_output import (
     tree_from,
 )
 from karui.runtime.language_spec import (
-    CELLS_PER_BYTE,
-    FREE_CELLS,
     LanguageModelSpec,
     LanguageOutline,
     layers_from,
@@ -99,8 +97,8 @@ class LanguageReader(PartReader):
         """Refuse sizes outside the limits, or far beyond what a file of this size is worth."""
         if problem := outline.problem():
             raise RefusedError(problem)
-        if outline.cells > FREE_CELLS + CELLS_PER_BYTE * self.size:
-            raise RefusedError(f"{outline.cells} cells are too many for a file of {self.size} bytes")
+        if problem := outline.memory_problem(self.size):
+            raise RefusedError(problem)
 
     def take_cells(self, count: int, what: str) -> None:
         """Refuse what would take minutes to decode."""

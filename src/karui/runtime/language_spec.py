@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 MAX_CELLS = 1 << 28
+CLASS_ROWS = 32  # an engine may fill up the words of each class to so many
 FREE_CELLS, CELLS_PER_BYTE = (
     1 << 25,
     64,
@@ -129,6 +130,13 @@ class LanguageOutline:
     def cells(self) -> int:
         """Cells of all matrices."""
         return sum(rows * cols for _, rows, cols in self.records())
+
+    def memory_problem(self, num_bytes: int) -> str | None:
+        """Say that the model is too large for a file of so many bytes, or None."""
+        held = self.cells + CLASS_ROWS * self.output.n_classes * self.output_inputs
+        if held > FREE_CELLS + CELLS_PER_BYTE * num_bytes:
+            return f"{held} cells are too many for a file of {num_bytes} bytes"
+        return None
 
 
 def outline_of(spec: LanguageModelSpec) -> LanguageOutline:
