@@ -69,12 +69,13 @@ using ForwardScan = decltype(&scan_forward<R, Kind<Skip::none, Activation::ident
 template <typename R>
 static void pack_input(const LayerPlan<R>& plan, const R* x, const Steps& steps, int64_t stride, R* to) {
     constexpr int64_t width = panel<R>;
-    for (int64_t i = 0; i < plan.inputs; ++i) {
-        R* row = to + i * stride * width;
-        for (int64_t t = steps.t0; t < steps.t1; ++t)
-            for (int64_t b = steps.b0; b < steps.b1; ++b, row += width)
-                copy_into_panel(x + (t * plan.B + b) * plan.I + i * width, std::min(width, plan.I - i * width), row);
-    }
+    int64_t r = 0;
+    for (int64_t t = steps.t0; t < steps.t1; ++t)
+        for (int64_t b = steps.b0; b < steps.b1; ++b, ++r) {
+            const R* from = x + (t * plan.B + b) * plan.I;
+            for (int64_t i = 0; i < plan.inputs; ++i)
+                copy_into_panel(from + i * width, std::min(width, plan.I - i * width), to + (i * stride + r) * width);
+        }
 }
 
 // All of time for one group of rows and one range of panels.

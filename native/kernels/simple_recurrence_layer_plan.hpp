@@ -63,7 +63,7 @@ private:
         for (int64_t g = 1; g <= std::max<int64_t>(1, std::min<int64_t>(threads, blocks)); ++g) {
             const int64_t c = std::min(panels, std::max<int64_t>(1, threads / g));
             const int64_t longest = ((panels + c - 1) / c) * ((blocks + g - 1) / g);
-            if (least >= 0 && longest >= least) continue;
+            if (least >= 0 && longest > least) continue;  // where both are even, groups: each reads a part of x only
             least = longest;
             groups = g;
             columns = c;

@@ -101,8 +101,8 @@ class StackedRecurrence(nn.Module):
         D = self.num_directions
         shape = (self.num_layers * D, x.shape[1], self.state_size)
         if hx is None:
-            return list(x.new_zeros(shape).split(D))
-        if tuple(hx.shape) != shape:
+            hx = x.new_zeros(shape)
+        elif tuple(hx.shape) != shape:
             raise ValueError(f"hx must have shape {shape}, got {tuple(hx.shape)}")
         return list(hx.split(D)) if self.num_layers > 1 else [hx]
 
