@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from karui.cli import reproduce_outputs, reproduce_rows
+from karui.cli import reproduce_language, reproduce_outputs, reproduce_rows
 from karui.errors import UserError
 
 TABLES = ("classification", *reproduce_rows.TABLES)
@@ -36,7 +36,10 @@ def reproduce(
         "results"
     ),
     accelerator: Annotated[
-        str, typer.Option(help="Device of the rows of pixel-mnist and music: cpu, cuda, mps or auto.")
+        str,
+        typer.Option(
+            help="Device of the rows of pixel-mnist, music and language-model: cpu, cuda, mps or auto."
+        ),
     ] = "cpu",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of their final runs; a row's own if left out.")
@@ -50,7 +53,8 @@ def reproduce(
 
     classification: each row and seed is one sparse run and one dense run of the same recipe, compacted within the
     recipe's `expect.artifact_bytes`. pixel-mnist, music: short trials choose the settings of a row on validation, the
-    same number for every row; then each seed is trained and its test part opened once. output-comparison: each output
+    same number for every row; then each seed is trained and its test part opened once. language-model:
+    the recipes as they are, without a search. output-comparison: each output
     layer on a text by the clock, and alone at 793,471 classes; about an hour on two idle cores.
     """
     if table not in TABLES:
@@ -73,8 +77,9 @@ def reproduce(
                 if not as_json:
                     typer.echo(_line(made[-1]))
     else:
+        maker = reproduce_language if table == reproduce_language.TABLE else reproduce_rows
         for chosen in reproduce_rows.rows_of(table, row).values():
-            made += reproduce_rows.make_row(
+            made += maker.make_row(
                 chosen,
                 numbers,
                 runs=runs,
@@ -84,7 +89,7 @@ def reproduce(
                 quiet=as_json,
             )
             if not as_json:
-                typer.echo("\n".join(map(reproduce_rows.line_of, made[-len(numbers or chosen.seeds) :])))
+                typer.echo("\n".join(map(maker.line_of, made[-len(numbers or chosen.seeds) :])))
     if as_json:
         typer.echo(json.dumps(made))
 
@@ -100,7 +105,12 @@ def _classification_rows(row: str | None) -> list[Any]:
     """Return the recipes that say what they expect, or the one that is named."""
     from karui import recipes
 
-    known = [name for name in recipes.names() if getattr(recipes.get(name), "expect", None)]
+    found = {name: recipes.get(name) for name in recipes.names()}
+    known = [
+        name
+        for name, recipe in found.items()
+        if not hasattr(recipe, "task") and getattr(recipe, "expect", None)
+    ]
     if row is not None and row not in known:
         raise UserError(f"no row {row!r} in classification; the rows are {', '.join(known)}")
     return [recipes.get(name) for name in (known if row is None else [row])]

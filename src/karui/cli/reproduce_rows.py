@@ -13,7 +13,12 @@ from karui.cli.train import train_run
 from karui.errors import UserError
 from karui.files import atomic_write
 
-TABLES = {"pixel-mnist": "pixels", "music": "music", "output-comparison": "output_comparison"}
+TABLES = {
+    "pixel-mnist": "pixels",
+    "music": "music",
+    "language-model": "language",
+    "output-comparison": "output_comparison",
+}
 """Name of a table -> module of `karui.recipes` with its `ROWS` and `DEFAULT_ROWS`."""
 
 SEARCH_FILE = "search.json"

@@ -6,6 +6,7 @@ from typing import Any
 
 from karui.errors import UserError
 from karui.files import atomic_write
+from karui.report.language_tables import character_table, word_table
 from karui.report.records import read_records
 from karui.report.sequence_tables import music_table, pixel_table
 from karui.report.tables import Table, results_table
@@ -14,6 +15,8 @@ TABLES: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], Table]] = {
     "results": results_table,
     "pixel-mnist": pixel_table,
     "music": music_table,
+    "language-word": word_table,
+    "language-char": character_table,
 }
 """Name of a pair of markers -> what stands between them."""
 

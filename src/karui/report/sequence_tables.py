@@ -112,15 +112,15 @@ def _row(group: Records, about: str, score: str, shown: Callable[[float], str], 
     return [
         about,
         _layer(record),
-        _sizes(record["layer"]),
+        sizes_of(record["layer"]),
         f"{_mean(group, 'parameters'):,.0f}",
-        _spread(group, score, shown, unit),
+        spread_of(group, score, shown, unit),
         f"{_mean(group, 'seconds_per_epoch'):.1f}",
         f"karui, {budget['trials']} trials, {budget['epochs']} epochs",
     ]
 
 
-def _spread(group: Records, score: str, shown: Callable[[float], str], unit: str) -> str:
+def spread_of(group: Records, score: str, shown: Callable[[float], str], unit: str) -> str:
     """Return the mean over seeds, with its standard deviation where there are several."""
     values = [float(record["metrics"][score]) for record in group]
     if len(values) == 1:
@@ -136,7 +136,8 @@ def _layer(record: Mapping[str, Any]) -> str:
     return f"{name}, {variant}" if variant else name
 
 
-def _sizes(layer: Mapping[str, Any]) -> str:
+def sizes_of(layer: Mapping[str, Any]) -> str:
+    """Return the sizes of a layer in words."""
     if "alphas" in layer:
         scales = ", ".join(f"{alpha:g}" for alpha in layer["alphas"])
         return f"{layer['num_stats']}/{layer['recur_size']}/{layer['hidden_size']}, A = {{{scales}}}"

@@ -1,0 +1,92 @@
+"""`karui reproduce language-model`: the recipes of language models as they are, seed by seed."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from karui.cli.reproduce_rows import seconds_per_epoch
+from karui.cli.train import train_run
+
+TABLE = "language-model"
+_KEPT = ("parameters", "best_epoch", "train_minutes")
+
+
+def make_row(
+    row: Any,
+    seeds: Sequence[int] | None,
+    *,
+    runs: Path,
+    results: Path,
+    accelerator: str,
+    epochs: int | None,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """Train a row for each seed, open the test part once a seed, write the records; what is finished stays as it is.
+
+    Raises:
+        UserError: a run folder holds a run of other settings.
+    """
+    made = []
+    for seed in seeds or row.seeds:
+        train = row.recipe.train
+        train = dataclasses.replace(
+            train, seed=seed, accelerator=accelerator, max_epochs=epochs or train.max_epochs
+        )
+        recipe = dataclasses.replace(row.recipe, train=train)
+        out = runs / f"{recipe.name}-seed{seed}"
+        made.append(record(recipe, train_run(recipe, out, quiet=quiet), out, results))
+    return made
+
+
+def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict[str, Any]:
+    """Write the record of a finished run, whose `results.json` is `found`; return what a person is told of it."""
+    from karui.recipes.base import to_dict
+    from karui.report.records import write_record
+
+    metrics = {
+        name: value
+        for name, value in found["metrics"].items()
+        if name.startswith(("test_", "valid_")) or name in _KEPT
+    }
+    metrics["seconds_per_epoch"] = seconds_per_epoch(out / "metrics.jsonl")
+    model, train = recipe.model, recipe.train
+    path = write_record(
+        results,
+        task="lm",
+        data=recipe.data.name,
+        subset=found["subset"],
+        recipe=recipe.name,
+        seed=train.seed,
+        metrics=metrics,
+        details={
+            "layer": {
+                "recurrent": model.recurrent,
+                "hidden_size": model.hidden_size,
+                "num_layers": model.num_layers,
+            },
+            "protocol": {
+                "level": recipe.data.level,
+                "state": "carried over the whole part",
+                "tokens": "every token and every end of a line",
+            },
+            "budget": {
+                "epochs": train.max_epochs,
+                "threads": train.threads,
+                "accelerator": train.accelerator,
+                "precision": train.precision,
+            },
+            "settings": to_dict(recipe),
+        },
+    )
+    return {"row": recipe.name, "seed": train.seed, "record": str(path), "metrics": metrics}
+
+
+def line_of(made: dict[str, Any]) -> str:
+    """What a person reads about one run."""
+    metrics = made["metrics"]
+    scores = "  ".join(
+        f"{name} {metrics[name]:.4f}" for name in metrics if name.startswith(("test_", "valid_"))
+    )
+    size = f"{metrics['parameters']:,} weights, {metrics['train_minutes']:.1f} min"
+    return f"{made['row']} seed {made['seed']}: {scores}  ({size})"
