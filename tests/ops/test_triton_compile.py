@@ -27,12 +27,12 @@ for place, parameter in enumerate(p.name for p in function.params):
         signature[parameter] = tuple(kind) if isinstance(kind, list) else kind
         absent = [i for i, k in enumerate(kind) if k == "constexpr"] if isinstance(kind, list) else []
         values |= {(place, i): None for i in absent}
-    elif parameter in ("T", "B", "K", "LENGTH"):
+    elif parameter in ("T", "B", "N", "K", "LENGTH"):
         signature[parameter] = "i32"
     else:
         signature[parameter] = "constexpr"
         value = constants.get(parameter)
-        values[place,] = tl.float32 if value == "fp32" else value
+        values[place,] = {"fp32": tl.float32, "bf16": tl.bfloat16}.get(value, value)
 source = ASTSource(fn=function, signature=signature, constexprs=values)
 options |= {"enable_fp_fusion": True}
 made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
@@ -61,6 +61,10 @@ SCAN = {
 WALK = {"D": 2, "H": 512, "SUMMARY": False, "CHUNKED": True, "BLOCK": 32, "AHEAD": 16, "ACC": "fp32"}
 LOOP = {"P": 200, "R": 60, "A": 5, "PW": 64, "RW": 64, "ROWS": 16, "ACTIVATION": 0, "PRECISION": "tf32x3"}
 ONE_WARP = {"num_warps": 1}
+SAMPLED = {"H": 256, "TERM": 2, "HITS": True, "LIMIT": 1 - 2**-23, "PRECISION": "tf32x3", "PRODUCT": "fp32"}
+SAMPLED |= {"BLOCK_N": 64, "BLOCK_K": 64, "BLOCK_H": 32, "ACC": "fp32"}
+EIGHT_WARPS = {"num_warps": 8}
+NARROW = SAMPLED | {"TERM": 0, "HITS": False, "PRODUCT": "bf16"}
 
 
 def named(names: str, kind: str) -> dict[str, str]:
@@ -111,6 +115,46 @@ KERNELS = [
         named("grad_phi weight_r weight_phi alphas phi r pre_phi pre_r z z_0", FULL),
         LOOP,
         {"num_warps": 8, "num_stages": 1},
+    ),
+]
+KERNELS += [
+    (
+        "sampled_logits.forward_kernel",
+        {"arrays": [FULL, FULL, FULL, "*i64", "*i64"]} | named("first reduced log_totals odds", FULL),
+        SAMPLED,
+        EIGHT_WARPS,
+    ),
+    (
+        "sampled_logits.forward_kernel",
+        {"arrays": [HALF, HALF, FULL, "constexpr", "constexpr"]}
+        | named("first reduced log_totals odds", FULL),
+        NARROW,
+        EIGHT_WARPS,
+    ),
+    (
+        "sampled_logits.hidden_kernel",
+        {"arrays": [FULL, FULL, FULL, "*i64", "*i64"]} | named("grad log_totals odds grad_x", FULL),
+        SAMPLED,
+        EIGHT_WARPS,
+    ),
+    (
+        "sampled_logits.rows_kernel",
+        {"arrays": [FULL, FULL, FULL, "*i64", "*i64"]}
+        | named("grad log_totals odds grad_w grad_offset", FULL),
+        SAMPLED,
+        EIGHT_WARPS,
+    ),
+    (
+        "row_update.sum_kernel",
+        named("values total", HALF) | named("starts order", "*i64"),
+        {"H": 256, "BLOCK": 256, "ACC": "fp32"},
+        {},
+    ),
+    (
+        "row_update.adagrad_kernel",
+        named("values weight squares", FULL) | named("distinct starts order", "*i64") | {"rates": "*fp64"},
+        {"H": 256, "BLOCK": 256, "ACC": "fp32"},
+        {},
     ),
 ]
 
