@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from karui.cli.language_runs import open_language_run
+from karui.compact.language import to_language_spec
 from karui.errors import UserError
 from karui.recipes.base import save
 from karui.recipes.language import LanguageRecipe
+from karui.runtime.language import LanguageModel as RuntimeModel
 from karui.runtime.language_tokens import END, join_tokens
 from karui.tasks.language_settings import LanguageData, LanguageModelSettings
 from karui.train import TrainSettings, fit
@@ -96,6 +98,28 @@ def test_samples_follow_the_seed_the_prompt_and_top_k(run):
     drawn = {model.sample("a", tokens=1, top_k=2, temperature=3.0, seed=seed) for seed in range(40)}
     assert drawn == {word.replace(END, "\n") for word in best}
     assert model.sample("a", tokens=0) == ""
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 3}, {"temperature": 0.5}])
+def test_a_run_and_its_file_say_the_same(run, options):
+    trained = open_language_run(run[0])[0]
+    spec = to_language_spec(
+        trained.model,
+        trained.words,
+        eos=trained.eos,
+        unk=trained.unk,
+        tokenisation=trained.tokenisation,
+        lower=trained.lower,
+    )
+    file = RuntimeModel(spec)
+    for seed in range(3):
+        expected = trained.sample("a b\nc", tokens=20, seed=seed, **options)
+        assert file.sample("a b\nc", tokens=20, seed=seed, **options) == expected
+    lines = ["a b c zebra", "", "d"]
+    ours, theirs = trained.perplexity(lines), file.perplexity(lines)
+    assert theirs[2:] == ours[2:]
+    assert theirs.log_prob == pytest.approx(ours.log_prob, rel=1e-6)
+    assert theirs.perplexity_without_oovs == pytest.approx(ours.perplexity_without_oovs, rel=1e-6)
 
 
 def test_draws_have_the_model_s_probabilities(run):

@@ -42,6 +42,7 @@ class TrainedLanguage:
             raise UserError(message) from error
         self.model = LanguageModel(torch.from_numpy(self.counts), settings).eval()
         self._ids = {word: number for number, word in enumerate(self.words)}
+        self._sorted = torch.tensor(sorted(range(len(self.words)), key=self.words.__getitem__))
 
     def encode(self, tokens: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids (T,) int32 of tokens, and which of them are in the word list."""
@@ -106,9 +107,9 @@ class TrainedLanguage:
             return int(self.model.output.predict(hidden))
         if top_k:
             log_prob, ids = self.model.output.topk(hidden, top_k)
-        else:
-            log_prob, ids = self.model.output.log_prob(hidden), None
+        else:  # in the order of a file's words, so that a run and its file draw the same
+            log_prob, ids = self.model.output.log_prob(hidden)[self._sorted], self._sorted
         values = log_prob.double().numpy()
         upto = np.cumsum(np.exp((values - values.max()) / temperature))
         place = min(int(np.searchsorted(upto, number * upto[-1], side="right")), len(upto) - 1)
-        return place if ids is None else int(ids[place])
+        return int(ids[place])
