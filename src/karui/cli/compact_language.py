@@ -54,14 +54,17 @@ def compact_language_run(
         tolerance=percent / 100,
     )
     atomic_write(output, made.data)
+    return {"run": str(run), "file": str(output), **_summary(made, read_any(made.data).sizes)}
+
+
+def _summary(made: Any, sizes: dict[str, int]) -> dict[str, Any]:
+    """What is told of a file; made is a `CompactedLanguage`."""
     return {
-        "run": str(run),
-        "file": str(output),
         "kind": "language model",
         "artifact_bytes": len(made.data),
         "values": made.chosen.values,
-        "words": len(spec.words),
-        "bytes_by_part": read_any(made.data).sizes,
+        "words": len(made.spec.words),
+        "bytes_by_part": sizes,
         "proof": {
             "tokens": made.proof.tokens,
             "max_error": made.proof.max_error,
