@@ -57,9 +57,9 @@ def runtime(
         texts = [text for text, _ in zip(lines(stream, file), range(max_documents), strict=False)]
     if not texts:
         raise UserError(f"{file}: there is no text to time; give one text a line")
-    from karui.runtime.model import load
+    from karui.runtime.model import load_classifier
 
-    classifier = load(model)
+    classifier = load_classifier(model)
     sides: dict[str, Answer] = {
         "karui, one by one": _one_by_one(classifier.predict),
         "karui, one list": classifier.predict,
