@@ -14,13 +14,20 @@ constexpr float nothing = -std::numeric_limits<float>::infinity();
 
 float log_sigmoid(float x) { return x < 0.0f ? x - std::log1p(std::exp(x)) : -std::log1p(std::exp(-x)); }
 
-// log of a sum that was taken in blocks, each relative to its own largest term.
-double log_total(const float* largest, const double* sums, int64_t count, int64_t stride) {
+// log of a sum of exponentials, kept as its largest term and the rest: the two added up would lose the rest of large terms.
+struct LogSum {
+    double most, rest;
+    float of(float score) const { return float((double(score) - most) - rest); }
+    bool is_finite() const { return std::isfinite(most) && std::isfinite(rest); }
+};
+
+// The sum was taken in blocks, each relative to its own largest term.
+LogSum log_sum(const float* largest, const double* sums, int64_t count, int64_t stride) {
     float most = nothing;
     for (int64_t i = 0; i < count; ++i) most = largest[i * stride] > most ? largest[i * stride] : most;
     double total = 0.0;
     for (int64_t i = 0; i < count; ++i) total += sums[i * stride] * std::exp(double(largest[i * stride]) - double(most));
-    return double(most) + std::log(total);
+    return {double(most), std::log(total)};
 }
 
 // The best k seen so far: the worst of them on top.
@@ -83,7 +90,7 @@ void SoftmaxPart::add_log_prob(const Stripes& x, const int32_t* targets, float* 
         }
     }
     for (int64_t m = 0; m < M; ++m)
-        if (targets[m] >= 0) out[m] += float(double(target[size_t(m)]) - log_total(largest.data() + m, sums.data() + m, blocks, M));
+        if (targets[m] >= 0) out[m] += log_sum(largest.data() + m, sums.data() + m, blocks, M).of(target[size_t(m)]);
 }
 
 bool SoftmaxPart::log_softmax(const float* x, float* out, int threads) const {
@@ -98,9 +105,9 @@ bool SoftmaxPart::log_softmax(const float* x, float* out, int threads) const {
         const int64_t row = b * block_words;
         matrix_table().exp_sums(y.data() + row, 1, 0, std::min(block_words, n - row), bias.data() + row, &largest[size_t(b)], &sums[size_t(b)]);
     }
-    const double total = log_total(largest.data(), sums.data(), blocks, 1);
-    for (int64_t j = 0; j < n; ++j) out[j] = float(double(y[size_t(j)]) - total);
-    return std::isfinite(total);
+    const LogSum total = log_sum(largest.data(), sums.data(), blocks, 1);
+    for (int64_t j = 0; j < n; ++j) out[j] = total.of(y[size_t(j)]);
+    return total.is_finite();
 }
 
 void Cluster::project(const float* x, std::vector<float>& out) const {
