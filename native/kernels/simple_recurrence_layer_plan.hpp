@@ -10,7 +10,7 @@ namespace KARUI_ISA {
 // what one thread scans lies together. Sums over rows of the batch are taken in blocks that B alone decides.
 template <typename R>
 struct LayerPlan {
-    static constexpr int64_t width = panel<R>, max_blocks = 8, fewest_rows = 64, most_rows = 1024;
+    static constexpr int64_t width = panel<R>, max_blocks = 8, fewest_rows = 64, most_rows = 256;
     static constexpr int64_t input_bytes = 512 << 10, grad_bytes = 1536 << 10;  // of a chunk of x, of gu: half of a cache
     static constexpr int64_t worth_a_thread = int64_t(1) << 18;  // products below this are done before a second thread wakes
     int64_t T, B, I, G, H;
