@@ -157,6 +157,58 @@ KERNELS += [
         {},
     ),
 ]
+WALKED = {"H": 512, "SAVE": True, "STEPS": 8, "PIECE": 64, "ROWS": 16, "BLOCK": 512, "ACC": "fp32"}
+SUMMED = WALKED | {"BLOCK": 128}
+KERNELS += [
+    (
+        "tree_path.forward_kernel",
+        named("hidden weight bias log_prob slope direction", FULL)
+        | named("nodes rows", "*i32")
+        | {"codes": "*u8", "offsets": "*i64"},
+        WALKED,
+        {"num_warps": 4},
+    ),
+    (
+        "tree_path.forward_kernel",
+        named("hidden weight", HALF)
+        | named("log_prob slope direction", FULL)
+        | named("nodes rows", "*i32")
+        | {"codes": "*u8", "offsets": "*i64"},
+        WALKED | {"H": 4000, "STEPS": 1, "BLOCK": 4096},
+        {"num_warps": 4},
+    ),
+    (
+        "tree_path.piece_kernel",
+        {"steps": [HALF, FULL, FULL, "*i32", "*i64"], "met": "*i32"}
+        | named("of_pieces of_bias_pieces", FULL),
+        SUMMED,
+        {},
+    ),
+    (
+        "tree_path.node_kernel",
+        {"steps": [FULL, FULL, FULL, "*i32", "*i64"]}
+        | named("starts places", "*i64")
+        | named("of_pieces of_bias_pieces of_weight of_bias", FULL),
+        SUMMED,
+        {},
+    ),
+    (
+        "tree_path.node_kernel",
+        {"steps": [HALF, FULL, FULL, "*i32", "*i64"], "starts": "*i64"}
+        | named("of_pieces of_bias_pieces", FULL)
+        | named("of_weight of_bias", HALF),
+        SUMMED,
+        {},
+    ),
+    (
+        "tree_path.paths_kernel",
+        named("parent of_leaves nodes", "*i32")
+        | named("depth codes", "*u8")
+        | named("leaves offsets", "*i64"),
+        {"BLOCK": 128},
+        {"num_warps": 4},
+    ),
+]
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel[0])

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from karui.ops import triton_launch
 from karui.ops.choice import is_traced
 from karui.ops.tree_path import reference
 
-IMPLEMENTATIONS = ("reference", "cpp")
+IMPLEMENTATIONS = ("reference", "cpp", "triton")
 DTYPES = (torch.float32, torch.float64)
 MAX_LEAVES, MAX_TOTAL = 2**30, 2**62
 
@@ -27,8 +28,10 @@ def tree_path(
     hidden (N, H), weight (M, H), bias (M,) or None, of one dtype. nodes (L,) int32 and codes (L,) uint8 are the steps
     of all paths, those of row n at offsets[n]..offsets[n + 1]; offsets (N + 1,) int64. A step with code 0 has the
     probability sigmoid(weight[node] . hidden + bias[node]), with code 1 the rest. Nodes must be in range.
-    sparse: the gradients of weight and bias are sparse tensors of the nodes met, with "cpp" each once, ascending.
-    implementation: "reference", "cpp" (float32 and float64 on a CPU) or None for the fastest at hand.
+    sparse: the gradients of weight and bias are sparse tensors of the nodes met; each once and ascending, but for
+    "reference".
+    implementation: "reference", "cpp" (float32 and float64 on a CPU), "triton" (CUDA; float32 inside for 16 bits) or
+    None for the fastest at hand. The result is of float32 at least.
 
     Raises ValueError on shapes and dtypes that do not fit and on an implementation that cannot run.
     """
@@ -45,8 +48,11 @@ def tree_path(
         )
     if weight.dtype != hidden.dtype or (bias is not None and bias.dtype != hidden.dtype):
         raise ValueError(f"weight and bias must have the dtype of hidden, {hidden.dtype}, got {weight.dtype}")
-    if _chooses_compiled(hidden, implementation):
+    choice = _choose(hidden, implementation)
+    if choice == "cpp":
         from karui.ops.tree_path import cpu as chosen
+    elif choice == "triton":
+        from karui.ops.tree_path import triton as chosen
     else:
         chosen = reference
     return chosen.tree_path(hidden, weight, bias, nodes=nodes, codes=codes, offsets=offsets, sparse=sparse)
@@ -61,7 +67,8 @@ def search_tree(
     float32 or float64 on a CPU; children (M, 2) int32, an inner node or ~leaf. 1 <= k <= M + 1, M >= 1. A row with
     NaN has NaN for answers.
     """
-    if not _chooses_compiled(hidden, "cpp") or weight.dtype != hidden.dtype:
+    _choose(hidden, "cpp")
+    if weight.dtype != hidden.dtype:
         raise ValueError(f"hidden and weight must have one dtype, got {hidden.dtype} and {weight.dtype}")
     M = weight.shape[0]
     if children.shape != (M, 2) or children.dtype != torch.int32 or M < 1 or not 1 <= k <= M + 1:
@@ -78,11 +85,13 @@ def leaf_paths(parent: Tensor, depth: Tensor, leaves: Tensor) -> tuple[Tensor, T
 
     parent (2V - 1,) int32, depth (V,) uint8: as `build_huffman` gives them. Leaves must be in range.
     """
-    if leaves.device.type == "cpu" and not is_traced(leaves):
-        from karui.ops.tree_path import cpu
-
-        return cpu.leaf_paths(parent, depth, leaves)
-    return reference.leaf_paths(parent, depth, leaves)
+    if leaves.is_cuda and triton_launch.is_installed():
+        from karui.ops.tree_path import triton as chosen
+    elif leaves.device.type == "cpu" and not is_traced(leaves):
+        from karui.ops.tree_path import cpu as chosen
+    else:
+        chosen = reference
+    return chosen.leaf_paths(parent, depth, leaves)
 
 
 def build_huffman(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
@@ -104,7 +113,8 @@ def build_huffman(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     return cpu.build_huffman(counts)
 
 
-def _chooses_compiled(tensor: Tensor, implementation: str | None) -> bool:
+def _choose(tensor: Tensor, implementation: str | None) -> str:
+    """One of IMPLEMENTATIONS: the caller's word, or the fastest; on a CPU compilers see the reference."""
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
     possible = tensor.device.type == "cpu" and tensor.dtype in DTYPES
@@ -112,4 +122,10 @@ def _chooses_compiled(tensor: Tensor, implementation: str | None) -> bool:
         raise ValueError(
             f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {tensor.dtype} on {tensor.device}"
         )
-    return implementation == "cpp" or (implementation is None and possible and not is_traced(tensor))
+    if implementation == "triton":
+        triton_launch.check_can_run(tensor)
+    if implementation is not None:
+        return implementation
+    if tensor.is_cuda:
+        return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
+    return "cpp" if possible and not is_traced(tensor) else "reference"
