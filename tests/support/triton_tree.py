@@ -56,9 +56,16 @@ class Call:
         }
         steps = {name: x.to(device) for name, x in self.steps().items()}
 
+        tree = [x.to(device) for x in self.tree()]
+
         def call(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             words: dict[str, Any] = {"sparse": self.sparse, "implementation": implementation}
-            return tree_path(hidden, weight, bias, **steps, **words)
+            if not self.compiled or implementation != "triton":
+                return tree_path(hidden, weight, bias, **steps, **words)
+            from karui.ops.tree_path.triton import leaf_paths
+
+            nodes, codes, offsets = leaf_paths(*tree)  # of a length that the graph does not know
+            return tree_path(hidden, weight, bias, nodes=nodes, codes=codes, offsets=offsets, **words)
 
         if self.compiled and implementation == "triton":
             call = torch.compile(call, backend="aot_eager", fullgraph=True)
