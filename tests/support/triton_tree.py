@@ -147,6 +147,7 @@ def operators_agree_with_their_fakes(kernels: ModuleType) -> None:
 
 
 def main(calls: str, results: str) -> None:
+    assert "torch._dynamo" not in sys.modules  # the import of an operation does not take seconds
     from karui.ops.tree_path import triton as kernels
 
     torch.use_deterministic_algorithms(True)  # fills fresh memory with NaN

@@ -1,9 +1,10 @@
 """Products of branch probabilities along paths of a binary tree, and the trees themselves. Derivation in README.md."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from karui.ops import triton_launch
 from karui.ops.choice import is_traced
 from karui.ops.tree_path import reference
 
@@ -85,12 +86,14 @@ def leaf_paths(parent: Tensor, depth: Tensor, leaves: Tensor) -> tuple[Tensor, T
 
     parent (2V - 1,) int32, depth (V,) uint8: as `build_huffman` gives them. Leaves must be in range.
     """
-    if leaves.is_cuda and triton_launch.is_installed():
-        from karui.ops.tree_path import triton as chosen
+    chosen: Any = reference
+    if leaves.is_cuda:
+        from karui.ops import triton_launch
+
+        if triton_launch.is_installed():
+            from karui.ops.tree_path import triton as chosen
     elif leaves.device.type == "cpu" and not is_traced(leaves):
         from karui.ops.tree_path import cpu as chosen
-    else:
-        chosen = reference
     return chosen.leaf_paths(parent, depth, leaves)
 
 
@@ -122,10 +125,12 @@ def _choose(tensor: Tensor, implementation: str | None) -> str:
         raise ValueError(
             f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {tensor.dtype} on {tensor.device}"
         )
-    if implementation == "triton":
+    if implementation == "triton" or (implementation is None and tensor.is_cuda):
+        from karui.ops import triton_launch  # not above: it imports the compiler of graphs, seconds
+
+        if implementation is None:
+            return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
         triton_launch.check_can_run(tensor)
     if implementation is not None:
         return implementation
-    if tensor.is_cuda:
-        return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
     return "cpp" if possible and not is_traced(tensor) else "reference"
