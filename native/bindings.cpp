@@ -16,6 +16,7 @@ void bind_language(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "karui's native core: kernels for training, engine for inference. Knows pointers and sizes only.";
+    nb::set_leak_warnings(false);  // what autograd still holds when Python exits is no leak
     bind_kernels(m);
     bind_statistical(m);
     bind_layer(m);

@@ -154,7 +154,7 @@ static void scan_backward(const LayerPlan<R>& plan, const LayerBackward<R>& a, c
     const R* const c = u + plan.G * stride;
     R local_x[width], local_gh[width], local_gx[width];
     for (int64_t t = steps.t1 - 1; t >= steps.t0; --t) {
-        for (int64_t b = steps.b0; b < steps.b1; ++b) {
+        for (int64_t b = steps.b1 - 1; b >= steps.b0; --b) {  // backwards too: addresses only fall, and are foreseen
             const int64_t cell = t * plan.B + b, of_state = (p * plan.B + b) * width;
             const int64_t r = (t - steps.t0) * rows + b - steps.b0;
             R* const gu_t = gu + ((t - steps.t0) * plan.B + b) * width;
