@@ -138,16 +138,20 @@ def test_what_does_not_exist_is_refused_by_name(rows, reproduce):
     assert "no table 'images'; the tables are classification, pixel-mnist, music" in reproduce("images")[2]
 
 
-def test_an_epoch_is_timed_without_its_evaluation(tmp_path):
+@pytest.mark.parametrize(("epochs", "seconds"), [((0, 1, 2), 4.5), ((1, 3, 4), 2.25)])
+def test_an_epoch_is_timed_without_its_evaluation(tmp_path, epochs, seconds):
+    first, second, third = epochs  # behind whose training the model is evaluated
     lines = [
-        ("train", 4.0),
-        ("valid", 5.0),
-        ("train", 7.0),
-        ("train", 9.5),
-        ("valid", 10.0),
-        ("train", 16.0),
-        ("valid", 17.0),
+        ("train", 4.0, 0),
+        ("valid", 5.0, first),
+        ("train", 7.0, first + 1),
+        ("train", 9.5, second),
+        ("valid", 10.0, second),
+        ("train", 16.0, third),
+        ("valid", 17.0, third),
     ]
     log = tmp_path / "metrics.jsonl"
-    log.write_text("".join(json.dumps({"split": split, "seconds": s}) + "\n" for split, s in lines))
-    assert reproduce_rows.seconds_per_epoch(log) == 4.5
+    log.write_text(
+        "".join(json.dumps({"split": split, "seconds": s, "epoch": e}) + "\n" for split, s, e in lines)
+    )
+    assert reproduce_rows.seconds_per_epoch(log) == seconds

@@ -10,6 +10,7 @@ from karui.cli.train import train_run
 
 TABLE = "language-model"
 _KEPT = ("parameters", "best_epoch", "train_minutes")
+_TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
 
 
 def make_row(
@@ -60,6 +61,7 @@ def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict
         seed=train.seed,
         metrics=metrics,
         details={
+            **{name: found[name] for name in _TRAINED_WITH},  # the run's own: it may be older than this call
             "layer": {
                 "recurrent": model.recurrent,
                 "hidden_size": model.hidden_size,

@@ -198,13 +198,13 @@ def _layer(recipe: Any) -> dict[str, Any]:
 
 def seconds_per_epoch(log: Path) -> float:
     """Return the median time of an epoch's training, without its evaluation, from `metrics.jsonl`."""
-    began, last, spent = 0.0, 0.0, []
+    began, last, done, spent = 0.0, 0.0, 0, []
     for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
         if line["split"] == "train":
             last = line["seconds"]
-        else:
-            spent.append(last - began)
-            began = line["seconds"]
+        else:  # an evaluation, behind one epoch or several
+            spent.append((last - began) / (line["epoch"] + 1 - done))
+            began, done = line["seconds"], line["epoch"] + 1
     return round(median(spent), 2)
 
 
