@@ -482,6 +482,21 @@ def test_a_step_allocates_nothing_as_long_as_the_vocabulary(case: Case) -> None:
     assert seen.largest <= 8000, f"{seen.operation} made {seen.largest} numbers"
 
 
+@sampled_case
+def test_a_score_reads_the_rows_of_its_targets_alone(case: Case) -> None:
+    layer, (hidden, target) = case.build(), inputs(4, 3)
+    log_prob = layer.log_prob(hidden).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    shift = layer.score(hidden, target) + getattr(layer, "_offset", float)() - log_prob
+    equal(shift, layer.log_z(hidden).expand_as(shift))
+    n_classes = 60_000
+    layer = build_output(case.name, H, torch.arange(n_classes) % 977, options=case.options)
+    hidden, target = inputs(4, 8, n_classes=n_classes)
+    with Allocations([*layer.parameters(), *layer.buffers()]) as seen:
+        layer.score(hidden.float(), target).sum().backward()
+    assert layer.weight.grad.layout == torch.sparse_coo
+    assert seen.largest <= 8000, f"{seen.operation} made {seen.largest} numbers"
+
+
 def test_the_guard_sees_a_dense_gradient() -> None:
     layer = build_output("sampled", H, 60_000, sparse=False, options=K)
     hidden, target = inputs(4, 8, n_classes=60_000)

@@ -29,6 +29,16 @@ def sampled(sizes, term, dtype, *, hits=True, scale=1.0):
     return "sampled", dtype, given, term
 
 
+def losses(sizes, term, dtype, *, inside=True):
+    N, K, H, V = sizes
+    generator = torch.Generator().manual_seed(5)
+    shapes = {"hidden": (N, H), "weight": (V, H), "bias": (V,), "of_target": (N,), "of_noise": (2, K)}
+    given = {name: torch.randn(*s, generator=generator) for name, s in shapes.items()}
+    given["target"] = torch.randint(0, V, (N,), generator=generator)
+    given["noise"] = torch.randint(0, V, (2, K), generator=generator)
+    return "losses", dtype, given, {"term": term, "includes_target": inside, "drops_hits": inside}
+
+
 def rows(sizes, dtype):
     M, V, H = sizes
     generator = torch.Generator().manual_seed(5)
@@ -49,6 +59,10 @@ CALLS = {
     "softplus large": sampled((9, 33, 4), "softplus", F32, hits=False, scale=20.0),
     "blackout tails": sampled((33, 41, 19), "blackout", F32),
     "blackout f64": sampled((5, 7, 3), "blackout", F64),
+    "losses sampled": losses((11, 9, 19, 13), "logsumexp", F32),
+    "losses blackout": losses((11, 9, 19, 13), "blackout", F32),
+    "losses nce": losses((1, 9, 5, 13), "softplus", F32, inside=False),
+    "losses bf16": losses((11, 9, 19, 13), "logsumexp", BF16),
     "rows 1": rows((1, 1, 1), F32),
     "rows": rows((63, 41, 3), F32),
     "rows wide": rows((20, 7, 300), F32),

@@ -182,8 +182,13 @@ def problem() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return hidden, target, ids, q / q.sum()
 
 
+@pytest.mark.parametrize("form", ["cpp", None, "reference"], ids=["fused", "plain", "by rows"])
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_losses_and_gradients_are_those_of_the_paper(objective: Objective) -> None:
+def test_losses_and_gradients_are_those_of_the_paper(
+    objective: Objective, form: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the compiled pass of a CPU, by plain operations, and the way a GPU goes."""
+    monkeypatch.setattr("karui.output.flat.fused_form", lambda *_: form)
     hidden, target, ids, q = problem()
     layer = objective.build(Drawn(q, ids))
     hidden.requires_grad_()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from karui.ops.row_update import row_adagrad_, sum_rows
 from karui.ops.sampled_logits import sampled_logits
+from karui.output.fused import Terms, fused_losses
 
 
 def sampled(given: dict, term: str, implementation: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -37,8 +38,20 @@ def rows(given: dict, implementation: str, dtype: torch.dtype) -> dict[str, Tens
     return {"weight": own["weight"], "sum_of_squares": own["sum_of_squares"], "ids": found, "total": total}
 
 
+def losses(given: dict, words: dict, implementation: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Losses of a layer and their gradients, products in `dtype`: rows gathered, two sets of noise words."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    leaves = {n: t.to(wide).detach().requires_grad_() for n, t in given.items() if t.is_floating_point()}
+    table = (leaves["hidden"], leaves["weight"], leaves["bias"], given["target"], given["noise"])
+    terms = Terms(**words, of_target=leaves["of_target"], of_noise=leaves["of_noise"])
+    value = fused_losses(*table, terms, sparse=True, form=implementation, dtype=dtype)
+    weights = torch.randn(len(value), generator=torch.Generator().manual_seed(23))
+    value.backward(weights.to(wide))
+    return {"value": value.detach()} | {f"grad_{n}": t.grad.to_dense() for n, t in leaves.items()}
+
+
 def run(call: tuple, implementation: str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """call: ("sampled", dtype, inputs, term) or ("rows", dtype, inputs); rounded to its dtype first."""
+    """call: ("sampled", dtype, inputs, term), ("losses", ..., words of Terms), ("rows", dtype, inputs)."""
     kind, own, given, *words = call
     given = {
         name: t.to(own).float() if t is not None and t.is_floating_point() and own != torch.float64 else t
@@ -46,6 +59,8 @@ def run(call: tuple, implementation: str, dtype: torch.dtype | None = None) -> d
     }
     if kind == "rows":
         return rows(given, implementation, dtype or own)
+    if kind == "losses":
+        return losses(given, *words, implementation, dtype or own)
     return sampled(given, *words, implementation, dtype or own)
 
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from karui.output.base import OutputLayer, as_counts, exact_dtype, matmul_dtype
 from karui.output.cross_entropy import chunked_cross_entropy
-from karui.output.fused import Terms, can_fuse, fused_losses
+from karui.output.fused import Terms, fused_form, fused_losses
 from karui.output.noise import NoiseDistribution, build_noise
-from karui.output.table import sampled_scores, spread, use_sparse
+from karui.output.table import gather_rows, sampled_scores, spread, use_sparse
 
 BLOCK_POSITIONS = 256
 BLOCK_NUMBERS = 1 << 22  # scores held at once by exact answers
@@ -80,14 +80,18 @@ class FlatOutput(OutputLayer):
 
     def _exact_bias(self) -> Tensor | None:
         """The bias (V,) with which log_softmax of the scores is the exact log-probability."""
-        added = self._correction()
+        added = self._correction(None)
         if added is None:
             return self.bias
         added = added.to(self.weight.dtype)
         return added if self.bias is None else self.bias + added
 
-    def _correction(self) -> Tensor | None:
-        """What the scores lack (V,) to be log-probabilities up to a constant; None for all but negative sampling."""
+    def _correction(self, ids: Tensor | None) -> Tensor | None:
+        """What the scores of ids (n,), None for all V, lack to be log-probabilities up to a constant.
+
+        None for all layers but negative sampling.
+        """
+        del ids
         return None
 
     def sparse_parameters(self) -> list[nn.Parameter]:
@@ -107,7 +111,7 @@ class FlatOutput(OutputLayer):
     def load_softmax_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load weights whose plain softmax is the distribution wanted: the reverse of `softmax_state_dict`."""
         self.load_state_dict(state)
-        added = self._correction()
+        added = self._correction(None)
         if added is not None:
             if self.bias is None:
                 raise ValueError(f"{type(self).__name__} needs a bias to load the weights of a softmax")
@@ -157,13 +161,14 @@ class FlatOutput(OutputLayer):
         return F.log_softmax(logits if bias is None else logits + bias.to(logits.dtype), -1)
 
     def score(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """See OutputLayer: s of the target, before any normaliser."""
-        rows = self._flat_positions(hidden, target)
+        """See OutputLayer: s of the target, before any normaliser. Reads the targets' rows and no others."""
+        positions = self._flat_positions(hidden, target)
         wide, ids = exact_dtype(hidden.dtype), target.reshape(-1).to(torch.int64)
-        scores = (rows.to(wide) * self.weight.index_select(0, ids).to(wide)).sum(1)
-        bias = self._exact_bias()
-        if bias is not None:
-            scores = scores + bias.index_select(0, ids).to(wide)
+        rows, bias = gather_rows(self.weight, self.bias, ids, sparse=self.sparse_grad)
+        scores = (positions.to(wide) * rows.to(wide)).sum(1)
+        for added in (bias, self._correction(ids)):
+            if added is not None:
+                scores = scores + added.to(wide)
         return scores.view(target.shape)
 
     def _blocks(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -283,9 +288,12 @@ class SampledOutput(FlatOutput):
         dtype, count, table = matmul_dtype(hidden), self.num_samples, (self.weight, self.bias)
         log_target = self.noise.log_expected_count(target, count, tries).to(exact_dtype(dtype))  # (N,)
         log_noise = self.noise.log_expected_count(ids, count, tries).to(exact_dtype(dtype))  # (S, K)
-        terms = self._terms(log_target, log_noise) if can_fuse(hidden, self.weight, dtype) else None
-        if terms is not None:
-            return fused_losses(hidden, *table, target, ids, terms, sparse=self.sparse_grad)
+        form = fused_form(hidden, self.weight, dtype)
+        terms = None if form is None else self._terms(log_target, log_noise)
+        if form is not None and terms is not None:
+            return fused_losses(
+                hidden, *table, target, ids, terms, sparse=self.sparse_grad, form=form, dtype=dtype
+            )
         of_target, of_noise = sampled_scores(
             hidden, *table, target, ids, sparse=self.sparse_grad, dtype=dtype
         )

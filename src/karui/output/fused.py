@@ -1,4 +1,4 @@
-"""Sampled losses on a CPU by the compiled pass over the scores of noise words (ops/sampled_logits).
+"""Sampled losses by the compiled passes over the scores of noise words (ops/sampled_logits), on a CPU and on a GPU.
 
 N positions, H hidden size, K noise words of a set, S sets.
 """
@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from karui.ops.choice import is_traced
-from karui.ops.sampled_logits import TERMS
-from karui.output.table import row_gradient
+from karui.ops.sampled_logits import TERMS, sampled_logits
+from karui.output.base import exact_dtype
+from karui.output.table import gather_rows, row_gradient
+
+GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of float64 a GPU's matrix units gain nothing
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,20 @@ class Terms:
     drops_hits: bool = False
 
 
-def can_fuse(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether the compiled pass takes these: on a CPU, in float32 or float64, outside a compiled graph."""
-    on_cpu = hidden.device.type == "cpu" and weight.device.type == "cpu"
-    return on_cpu and dtype in (torch.float32, torch.float64) and not is_traced(hidden)
+def fused_form(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> str | None:
+    """Return "cpp" or "triton", whichever compiled pass takes these outside a compiled graph; None for neither.
+
+    On a CPU the products are float32 or float64, on a GPU with Triton float32 or of 16 bits.
+    """
+    if is_traced(hidden) or hidden.device != weight.device:
+        return None
+    if hidden.device.type == "cpu":
+        return "cpp" if dtype in (torch.float32, torch.float64) else None
+    if not hidden.is_cuda or dtype not in GPU_DTYPES:
+        return None
+    from karui.ops import triton_launch
+
+    return "triton" if triton_launch.runs_by_itself(hidden) else None
 
 
 class _FusedTerms(torch.autograd.Function):
@@ -120,15 +133,69 @@ def fused_losses(
     terms: Terms,
     *,
     sparse: bool,
+    form: str = "cpp",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Losses (N,) of hidden (N, H) with a table weight (V, H), bias (V,); target (N,), noise (S, K) ids.
 
-    The loss is the term of the noise less the target's own score, or plus softplus of its negative. Gradients of weight
-    and bias are those rows, summed once (`row_gradient`), in hidden, the table and the shifts of the noise.
+    The loss is the term of the noise less the target's own score, or plus softplus of its negative. Differentiable in
+    hidden, the table and the shifts of the noise; the gradients of weight and bias are the rows read, summed once
+    (`row_gradient`). form: as `fused_form` has it, or another implementation of `sampled_logits`. dtype: of the matrix
+    products, that of the shifts by default.
     """
-    found: Any = _FusedTerms.apply(
-        hidden, weight, bias, terms.of_noise.contiguous(), (target, noise.contiguous()), terms, sparse
-    )
+    found: Any
+    if form == "cpp":
+        found = _FusedTerms.apply(
+            hidden, weight, bias, terms.of_noise.contiguous(), (target, noise.contiguous()), terms, sparse
+        )
+    else:
+        found = _terms_of_rows(
+            hidden.to(dtype or terms.of_noise.dtype),
+            weight,
+            bias,
+            target,
+            noise,
+            terms,
+            sparse=sparse,
+            form=form,
+        )
     of_target, reduced = found
     own = of_target + terms.of_target
     return torch.nn.functional.softplus(-own) + reduced if terms.term == "softplus" else reduced - own
+
+
+def _terms_of_rows(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    noise: Tensor,
+    terms: Terms,
+    *,
+    sparse: bool,
+    form: str,
+) -> tuple[Tensor, Tensor]:
+    """The targets' scores and the terms of the noise, both (N,): rows gathered once, then `sampled_logits` a set."""
+    n, (sets, count), wide = len(x), noise.shape, exact_dtype(x.dtype)
+    ids = torch.cat([target, noise.reshape(-1)])
+    rows, biases = gather_rows(weight, bias, ids, sparse=sparse)
+    rows, offset = rows.to(x.dtype), terms.of_noise
+    of_target = (x.to(wide) * rows[:n].to(wide)).sum(1)
+    if biases is not None:
+        of_target = of_target + biases[:n].to(wide)
+        offset = offset + biases[n:].to(wide).view(sets, count)
+    first = of_target + terms.of_target if terms.includes_target else None
+    reduced = [
+        sampled_logits(
+            x[part],
+            rows[n + s * count : n + (s + 1) * count],
+            offset[s],
+            first=None if first is None else first[part],
+            target=target[part] if terms.drops_hits else None,
+            noise=noise[s] if terms.drops_hits else None,
+            term=terms.term,
+            implementation=form,
+        )
+        for s, part in enumerate(_ranges(n, sets))
+    ]
+    return of_target, torch.cat(reduced)

@@ -50,11 +50,12 @@ class NegativeSampling(SampledOutput):
         )
         self.reset_parameters()
 
-    def _correction(self) -> Tensor:
-        return self.noise.log_prob(torch.arange(self.n_classes, device=self.weight.device))
+    def _correction(self, ids: Tensor | None) -> Tensor:
+        every = torch.arange(self.n_classes, device=self.weight.device) if ids is None else ids
+        return self.noise.log_prob(every)
 
     def _first_bias(self) -> Tensor:
-        return self.log_unigram() - self._correction() - math.log(self.num_samples)
+        return self.log_unigram() - self._correction(None) - math.log(self.num_samples)
 
     def _terms(self, log_target: Tensor, log_noise: Tensor) -> Terms:
         del log_target  # no correction

@@ -60,16 +60,15 @@ class NoiseDistribution(nn.Module):
             )
         drawn = self.sample(num_samples, generator)
         while True:
-            first = first_places(drawn, self.n_classes)
+            first = first_places(drawn)
             if len(first) >= num_samples:
                 last = int(first[num_samples - 1])
                 return drawn[first[:num_samples]], last + 1
             drawn = torch.cat([drawn, self.sample(len(drawn), generator)])
 
 
-def first_places(ids: Tensor, n_classes: int) -> Tensor:
+def first_places(ids: Tensor) -> Tensor:
     """Places in ids (n,) at which a value is met for the first time, ascending."""
-    del n_classes  # nothing here may be as long as the vocabulary
     ordered, order = ids.sort(stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
