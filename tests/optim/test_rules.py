@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +164,36 @@ def test_sums_of_a_16_bit_table_are_kept_in_32_bits():
     walk(optimizer, parameter, sparse_gradients(2, dtype=torch.bfloat16))
     assert optimizer.state[parameter]["sum"].dtype == torch.float32
     assert parameter.isfinite().all()
+
+
+def test_averages_of_a_16_bit_table_are_kept_in_32_bits():
+    """After steps of one size the second average follows steps of another, as that of a table of 32 bits does."""
+    found, wanted = table(dtype=torch.bfloat16), table(dtype=torch.float32)
+    for parameter in (found, wanted):
+        optimizer = LazyAdam([parameter], betas=(0.9, 0.999))
+        for size in [1.0] * 20 + [0.5] * 200:
+            values = torch.full((2, WIDTH), size, dtype=parameter.dtype)
+            parameter.grad = torch.sparse_coo_tensor([[3, 3]], values, (ROWS, WIDTH), check_invariants=True)
+            optimizer.step()
+        parameter.second = optimizer.state[parameter]["exp_avg_sq"]
+    assert found.second.dtype == torch.float32
+    assert (found.second - wanted.second).abs().max() <= 1e-6
+
+
+def test_lazy_averages_take_no_memory_before_a_row_is_written():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not tell")
+    weight = nn.Parameter(torch.zeros(100_000, 250))  # 100 MB, and 200 MB of averages
+    optimizer = LazyAdam([weight])
+    before = resident()
+    weight.grad = torch.sparse_coo_tensor(
+        [[5, 70_000]], torch.ones(2, 250), weight.shape, check_invariants=True
+    )
+    optimizer.step()
+    assert resident() - before < 20
 
 
 def test_a_table_used_twice_with_sparse_gradients_stays_sparse():

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,15 +37,17 @@ def row_adagrad(group: dict[str, Any], state: State) -> None:
 
 
 def lazy_adam(group: dict[str, Any], state: State) -> None:
-    """Adam on touched rows; `step` (V,) int32 counts how often a row was touched, and corrects its bias by that."""
+    """Adam on touched rows; `step` (V,) int32 counts how often a row was touched, and corrects its bias by that.
+
+    The averages (V, H) are float32 at least: of 16 bits, the second would not move once its steps are below 1 in 256.
+    """
     decay = _next_decay(group)
     for parameter, grad in _with_gradient(group):
         kept = state[parameter]
         table = _table(parameter)
         if not kept:
             kept["step"] = _counter(parameter, torch.int32)
-            # Fresh zeros of this size are pages that do not exist until a row is written.
-            kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+            kept["exp_avg"], kept["exp_avg_sq"] = _unwritten_zeros(table), _unwritten_zeros(table)
         ids, values = rows_of(grad)
         _decay_rows(group, kept, parameter, ids, decay)
         lazy_adam_(
@@ -83,6 +86,17 @@ def _with_gradient(group: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
 def _table(parameter: Tensor) -> Tensor:
     """The parameter as (V, H): a view, so that an update of it is one of the parameter."""
     return parameter.detach().view(len(parameter), math.prod(parameter.shape[1:]))
+
+
+def _unwritten_zeros(table: Tensor) -> Tensor:
+    """Zeros like the table, float32 at least; on a CPU pages that take no memory until a row is written.
+
+    torch.zeros writes each of them, numpy asks the system for pages that are zero.
+    """
+    dtype = torch.promote_types(table.dtype, torch.float32)
+    if table.device.type != "cpu":
+        return torch.zeros_like(table, dtype=dtype)
+    return torch.from_numpy(np.zeros(table.shape, np.float64 if dtype == torch.float64 else np.float32))
 
 
 def _counter(parameter: Tensor, dtype: torch.dtype) -> Tensor:

@@ -92,11 +92,12 @@ def lazy_adam_(
 ) -> None:
     """Adam in place, on the rows named by ids alone; the averages of a row that is not touched do not decay.
 
-    weight (V, H), averages two (V, H) and touches (V,) int32 are changed; ids (M,) int64 with repeats; values (M, H).
+    weight (V, H), averages two (V, H), which may be wider, and touches (V,) int32 are changed; ids (M,) int64 with
+    repeats; values (M, H), summed in the dtype of the averages.
     Raises ValueError on shapes that do not fit.
     """
     _check(ids, [values], weight)
-    rows, g = sum_rows(ids, values)
+    rows, g = sum_rows(ids, values.to(averages[0].dtype))
     reference.lazy_adam_rows_(weight, averages, touches, rows, g, lr=lr, betas=betas, eps=eps)
 
 

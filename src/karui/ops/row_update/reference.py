@@ -39,7 +39,9 @@ def lazy_adam_(
     eps: float,
 ) -> None:
     """Adam (Kingma & Ba 2014, algorithm 1) on the touched rows; t is the number of times that a row was touched."""
-    lazy_adam_rows_(weight, averages, touches, *sum_rows(ids, values), lr=lr, betas=betas, eps=eps)
+    lazy_adam_rows_(
+        weight, averages, touches, *sum_rows(ids, values.to(averages[0].dtype)), lr=lr, betas=betas, eps=eps
+    )
 
 
 def lazy_adam_rows_(
