@@ -6,10 +6,13 @@ import pytest
 
 from karui.cli.main import main
 from karui.errors import UserError
+from karui.output.table import SPARSE_FROM
+from karui.recipes.output_comparison import ENWIKI, PTB
 from karui.report.comparison import Part, layer_table, parts_of, text_table
 from karui.report.comparison_claims import CLAIMS, verdict_of, winners
-from karui.report.comparison_page import PAGE, page, update_pages
+from karui.report.comparison_page import PAGE, TRAINED, page, update_pages
 from karui.report.records import write_record
+from karui.tasks.language_model import SPARSE_CLASSES
 
 SETTINGS = {
     "name": "ptb",
@@ -169,6 +172,12 @@ def test_verdicts_follow_from_the_figures(beginning, verdict, figure):
             "Trees are",
             "Does not hold.",
         ),
+        (
+            "huffman",
+            {"perplexity_at_tokens": 350.0, "perplexity_at_time": 250.0},
+            "Trees are",
+            "Does not hold.",
+        ),
         ("nce", {"log_z_mean": 0.1}, "Self-normalised softmax and NCE", "Holds."),
         ("full", {"perplexity_at_time": 100.0}, "Approximations pay", "Does not hold."),
         ("huffman", {"query_ms": 2.0}, "Factorised layers", "Does not hold."),
@@ -221,6 +230,24 @@ def test_tables_hold_the_figures_and_leave_out_what_is_missing():
         ["full softmax", "900", "1.0", "1.0×", "4", "4.39", "0.050"],
     ]
     assert "Not recorded: ptb: importance sampling, BlackOut" in page(records)
+
+
+def test_records_of_other_settings_are_named():
+    records = copy.deepcopy(RECORDS)
+    for number, part, more in ((1, "train", {"lr": 0.5}), (2, "model", {"newer": 3})):
+        settings = records[number]["settings"]
+        records[number]["settings"] = settings | {part: settings[part] | more}
+    assert "other settings" not in page(RECORDS)
+    assert "Made with other settings, so not comparable: ptb: sampled softmax.\n" in page(records)
+
+
+def test_what_the_page_says_by_heart_is_so():
+    assert f"from {SPARSE_FROM:,} words up" in TRAINED
+    assert SPARSE_CLASSES == SPARSE_FROM
+    assert "Perplexities within 3 % are called equal." in page(RECORDS)
+    for name in ("model", "train", "factors", "trial_seconds"):  # told once, for both texts
+        assert getattr(PTB, name) == getattr(ENWIKI, name)
+    assert (PTB.data.batch_size, PTB.data.bptt_len) == (ENWIKI.data.batch_size, ENWIKI.data.bptt_len)
 
 
 def test_without_records_there_is_no_page(tmp_path):
