@@ -237,7 +237,7 @@ def test_records_of_other_settings_are_named():
     for number, part, more in ((1, "train", {"lr": 0.5}), (2, "model", {"newer": 3})):
         settings = records[number]["settings"]
         records[number]["settings"] = settings | {part: settings[part] | more}
-    assert "other settings" not in page(RECORDS)
+    assert "Made with other settings" not in page(RECORDS)
     assert "Made with other settings, so not comparable: ptb: sampled softmax.\n" in page(records)
 
 
