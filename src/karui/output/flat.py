@@ -35,6 +35,8 @@ class FlatOutput(OutputLayer):
     """
 
     counts: Tensor
+    uses_every_row = False
+    """Whether each step gives every row a gradient, which then is dense."""
 
     def __init__(
         self,
@@ -57,10 +59,9 @@ class FlatOutput(OutputLayer):
         like = {"dtype": self.weight.dtype, "device": self.weight.device}
         self.bias = nn.Parameter(torch.empty(self.n_classes, **like)) if bias else None
         self.sparse = sparse
-        self.sparse_grad = self._sparse_grad(sparse)
-
-    def _sparse_grad(self, sparse: bool | str) -> bool:
-        return use_sparse(sparse, self.n_classes)
+        if self.uses_every_row and sparse not in ("auto", False):
+            raise ValueError(f"sparse must be 'auto' or False, for every row gets a gradient; got {sparse!r}")
+        self.sparse_grad = not self.uses_every_row and use_sparse(sparse, self.n_classes)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -18,6 +18,8 @@ class FullSoftmax(FlatOutput):
     The other arguments: see FlatOutput; sparse=True is refused.
     """
 
+    uses_every_row = True
+
     def __init__(
         self,
         hidden_size: int,
@@ -33,11 +35,6 @@ class FullSoftmax(FlatOutput):
             raise ValueError(f"chunk_size must be 'auto' or >= 1, got {chunk_size!r}")
         self.chunk_size = chunk_size
         self.reset_parameters()
-
-    def _sparse_grad(self, sparse: bool | str) -> bool:
-        if sparse not in ("auto", False):
-            raise ValueError(f"sparse must be 'auto' or False, for every row gets a gradient; got {sparse!r}")
-        return False
 
     def _training_loss(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
         return self._nll(hidden, target, reduction, None)

@@ -25,6 +25,8 @@ class SelfNormalizedSoftmax(FlatOutput):
     Arguments: see FlatOutput; gradients are dense.
     """
 
+    uses_every_row = True
+
     def __init__(
         self,
         hidden_size: int,
@@ -43,11 +45,6 @@ class SelfNormalizedSoftmax(FlatOutput):
             raise ValueError(f"fraction must be in (0, 1], got {fraction}")
         self.alpha, self.fraction = alpha, fraction
         self.reset_parameters()
-
-    def _sparse_grad(self, sparse: bool | str) -> bool:
-        if sparse not in ("auto", False):
-            raise ValueError(f"sparse must be 'auto' or False, for every row gets a gradient; got {sparse!r}")
-        return False
 
     def _penalised(self, hidden: Tensor, target: Tensor, reduction: str) -> Tensor:
         return chunked_cross_entropy(
