@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
+from karui.cli.language_runs import open_language_run
 from karui.cli.main import main
 from karui.recipes.base import with_overrides
 
@@ -125,7 +127,7 @@ def test_sample_continues_a_prompt(run, capsys):
 
 def test_sample_refuses(run, capsys, tmp_path):
     assert main(["sample", str(run), "--top-k", "99999"]) == 2
-    assert "top_k from 0 to" in capsys.readouterr().err
+    assert "top_k must be from 0 to" in capsys.readouterr().err
     assert main(["sample", str(tmp_path)]) == 2
     assert "config.json" in capsys.readouterr().err
     assert main(["sample", str(tmp_path / "none.karui")]) == 2
@@ -166,3 +168,120 @@ def test_every_recipe_is_read_by_the_task():
         recipe = recipes.get(name)
         assert isinstance(recipe, LanguageRecipe)
         assert with_overrides(recipe, ["data.limit=5"]).data.limit == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("one.txt", b"a single line of text", ["one.txt", "1 line,", "train.txt"]),
+        ("rows.csv", b"text,label\na,b\n" * 9, ["rows.csv", "table", "one a line"]),
+        ("model.txt", b"\x9d\x6b\x72\x75\x01", ["model.txt", ".karui file", "karui eval"]),
+    ],
+)
+def test_what_is_no_running_text_is_named_with_its_remedy(tmp_path, capsys, name, content, parts):
+    (tmp_path / name).write_bytes(content)
+    assert train(tmp_path / "run", tmp_path / name) == 2
+    complaint = capsys.readouterr().err
+    assert all(part in complaint for part in parts), complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_column_is_refused_where_the_text_is_a_file(run, capsys):
+    data = run.parent / "text.txt"
+    assert main(["eval", str(run), "--data", str(data), "--text", "body"]) == 2
+    assert "leave --text out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "expected"),
+    [
+        ("full", '{"foo": 1}', "model.output_options: full has no option 'foo'; it has chunk_size"),
+        ("sampled", '{"num_splits": 1.5}', "output_options.num_splits must be a whole number, got 1.5"),
+        ("adaptive", '{"cutoffs": 5}', "output_options.cutoffs must be a list of whole numbers, got 5"),
+        ("adaptive", '{"cutoffs": [5, 5]}', "output_options.cutoffs must be 'auto' or ascending"),
+        ("sampled", '{"unique": 1}', "output_options.unique must be true or false, got 1"),
+        ("nce", '{"log_z": "learnt"}', "output_options.log_z must be one of ('fixed', 'learned')"),
+    ],
+)
+def test_options_of_output_layers_are_refused_in_one_line(run, tmp_path, capsys, output, options, expected):
+    tied = "true" if output != "adaptive" else "false"
+    settings = ["--set", f"model.tied={tied}", "--set", f"model.output_options={options}"]
+    assert train(tmp_path / "new", run.parent / "text.txt", "--output", output, *settings) == 2
+    complaint = capsys.readouterr().err
+    assert expected in complaint
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [
+        ("nce", '{"log_z": "learned"}'),
+        ("sampled", '{"num_splits": 2}'),
+        ("sampled", '{"unique": true}'),
+        ("class", '{"n_clusters": 4}'),
+        ("adaptive", '{"cutoffs": [4, 8], "min_dim": 2, "div_value": 2}'),
+        ("full", '{"chunk_size": 4}'),
+    ],
+)
+def test_options_of_output_layers_reach_them_and_come_back(run, tmp_path, output, options):
+    tied = "true" if output not in ("adaptive", "class") else "false"
+    settings = ["--set", f"model.tied={tied}", "--set", f"model.output_options={options}"]
+    words = ["--output", output, "--epochs", "1", "--set", "data.limit=200", "--set", "model.num_samples=4"]
+    assert train(tmp_path / "new", run.parent / "text.txt", *words, *settings) == 0
+    trained, _ = open_language_run(tmp_path / "new")
+    for name, value in json.loads(options).items():
+        name = "log_z_mode" if name == "log_z" else name  # `log_z` is a method of every output layer
+        assert getattr(trained.model.output, name) == value
+
+
+@pytest.mark.parametrize(
+    ("level", "monitor", "known"),
+    [
+        ("word", "bpc", "nll or perplexity"),
+        ("char", "perplexity", "nll or bpc"),
+        ("word", "accuracy", "nll or"),
+    ],
+)
+def test_a_figure_that_the_task_lacks_cannot_be_watched(run, tmp_path, capsys, level, monitor, known):
+    options = ["--level", level, "--set", f"train.monitor={monitor}"]
+    assert train(tmp_path / "new", run.parent / "text.txt", *options) == 2
+    assert f"train.monitor must be {known}" in capsys.readouterr().err
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_words_that_no_file_could_hold_are_unknown_ones(tmp_path, capsys):
+    data = tmp_path / "text.txt"
+    data.write_text(f"{'x' * 3000} {'é' * 512} {'é' * 513}\n" + text(40), encoding="utf-8")
+    assert train(tmp_path / "run", data, "--epochs", "1") == 0
+    words = open_language_run(tmp_path / "run")[0].words
+    assert "é" * 512 in words
+    assert "é" * 513 not in words
+    assert "x" * 3000 not in words
+    assert main(["compact", str(tmp_path / "run"), "-o", str(tmp_path / "m.karui")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [("--top-k", "1000", "top_k must be from 0 to "), ("--temperature", "inf", "temperature must be finite")],
+)
+def test_what_cannot_be_drawn_is_named(run, capsys, option, value, expected):
+    assert main(["sample", str(run), option, value]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "vocabulary.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"eos": 999}), encoding="utf-8")
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    assert "vocabulary.json: no readable vocabulary" in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_shows_its_figures(run, capsys):
+    assert main(["report", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "test_perplexity" in printed
+    assert "accuracy" not in printed
+    assert main(["report", str(run), "--baselines"]) == 2
+    assert "--baselines are for text classifiers" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_names_with_the_split_inside(tmp_path):
         (b"fine\nb\xe4d\n", "line 2: not UTF-8 (byte 0xe4)"),
         (b"\xff\xfea\x00", "UTF-16"),
         (b"a\0b\n", "line 1: NUL byte"),
-        (b"one line\n", "1 lines are too few"),
+        (b"one line\n", "1 line, too few"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, content, message):
@@ -152,7 +152,7 @@ def test_bad_sources_are_one_line(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             load_language(name)
-    with pytest.raises(UserError, match="is no table"):
+    with pytest.raises(UserError, match="without columns"):
         load_language("ptb", text="sentence")
 
 
@@ -165,7 +165,7 @@ def test_two_files_of_one_part_are_refused(tmp_path):
 
 def test_no_word_frequent_enough(tmp_path):
     name = folder_of(tmp_path, train="a b c\n", valid="a\n", test="a\n")
-    with pytest.raises(UserError, match="lower min_count"):
+    with pytest.raises(UserError, match="lower data.min_count"):
         load_language(name, min_count=5)
 
 

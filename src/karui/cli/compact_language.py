@@ -45,14 +45,17 @@ def compact_language_run(
     if provenance:
         spec.provenance = {"recipe": recipe.name, "data": data.name, "seed": str(recipe.train.seed)}
     _say("proving that the file answers as the model does, choosing values")
-    made = compact_language(
-        spec,
-        lines,
-        model_log_probs(trained.model, trained.eos),
-        values=None if values == "auto" else values,
-        max_bytes=max_bytes,
-        tolerance=percent / 100,
-    )
+    try:
+        made = compact_language(
+            spec,
+            lines,
+            model_log_probs(trained.model, trained.eos),
+            values=None if values == "auto" else values,
+            max_bytes=max_bytes,
+            tolerance=percent / 100,
+        )
+    except ValueError as error:  # a size that the format does not allow
+        raise UserError(f"{run} does not fit a .karui file: {error}; train a smaller model") from error
     atomic_write(output, made.data)
     return {"run": str(run), "file": str(output), **_summary(made, read_any(made.data).sizes)}
 

@@ -63,6 +63,8 @@ def _report_run(path: Path, dense_path: Path | None, *, measure: bool) -> tuple[
     from karui.report.tables import dense_of
 
     run = load_run(path)  # refuses what is no run before minutes are spent on it
+    if (task := run.results.get("task", "classification")) != "classification":
+        return _report_other(run, task, is_compared=measure or dense_path is not None)
     dense = None if dense_path is None else _load_dense(dense_path, run.data_name)
     if measure:
         _measure(path)
@@ -78,6 +80,22 @@ def _report_run(path: Path, dense_path: Path | None, *, measure: bool) -> tuple[
     }
     title = " · ".join(part for part in (str(path), run.data_name, run.recipe_name) if part)
     return content, f"{title}\n{run_table(run, dense).to_terminal()}\n{page}"
+
+
+def _report_other(run: Any, task: str, *, is_compared: bool) -> tuple[dict[str, Any], str]:
+    """The same for a run of another task than classification: its figures, without rivals."""
+    from karui.report import write_report
+
+    if is_compared:
+        raise UserError(
+            f"{run.path} is a run of karui train {task}: --dense and --baselines are for text classifiers"
+        )
+    page = write_report(run.path)
+    metrics = run.results.get("metrics", {})
+    content = {"run": str(run.path), "report": str(page), "data": run.data_name, "metrics": metrics}
+    title = " · ".join(part for part in (str(run.path), run.data_name, run.recipe_name) if part)
+    lines = [f"{name:<20} {value:.6g}" for name, value in metrics.items()]
+    return content, "\n".join([title, *lines, str(page)])
 
 
 def _load_dense(path: Path, data: str) -> Any:

@@ -29,6 +29,16 @@ TASKS = {
     "lm": TaskEntry("lm", None, "language.LanguageRecipe", "language.LanguageTask"),
 }
 
+MONITORS = {
+    "classify": ("accuracy", "nll"),
+    "pixels": ("accuracy", "nll"),
+    "music": ("nll",),
+    "adding": ("mse",),
+    "copy": ("accuracy", "nll"),
+    "lm": ("nll", "perplexity"),
+}
+"""Figures of a task that `train.monitor` may name; characters have "bpc" in place of "perplexity"."""
+
 CLASSIFY_ONLY = ("data.text", "data.label", "model.directions", "sparse.method")
 """Settings that have an option of their own and that only classification knows."""
 
@@ -50,6 +60,7 @@ def recipe_class(task: str) -> type[Any]:
 
 def make_task(task: str, recipe: Any) -> Any:
     """Build the task of a recipe: read its data and make the untrained model."""
+    _refuse_monitor(task, recipe)
     groups = [getattr(recipe, name) for name in ("data", "model", "sparse") if hasattr(recipe, name)]
     made = _find("karui.tasks", entry_of(task).task_class)
     if task == "classify":
@@ -59,6 +70,16 @@ def make_task(task: str, recipe: Any) -> Any:
         return made(*groups, seed=recipe.train.seed, **own)
     except ValueError as error:  # a layer refuses an option: gate_bias must be none for statistical-ru, ...
         raise UserError(f"model.{error}") from error
+
+
+def _refuse_monitor(task: str, recipe: Any) -> None:
+    """Raise UserError where the figure to watch is none of the task's, before an epoch is spent on it."""
+    known = MONITORS[task]
+    if task == "lm" and recipe.data.level == "char":
+        known = ("nll", "bpc")
+    if recipe.train.monitor not in known:
+        names = " or ".join(known)
+        raise UserError(f"train.monitor must be {names} for {task}, got {recipe.train.monitor!r}")
 
 
 def task_of_recipe(recipe: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from karui.errors import UserError
 from karui.runtime.language_tokens import END, UNKNOWN, text_lines, tokenise_lines
+from karui.runtime.spec import MAX_WORD_BYTES
 
 SPLITS = ("train", "valid", "test")
 Level = Literal["word", "char"]
@@ -101,7 +102,8 @@ def build_corpus(
 ) -> LanguageCorpus:
     """Number the words of provisionally numbered parts: the vocabulary is made from the training part alone.
 
-    Words seen fewer than `min_count` times become `<unk>`, and so do all but the `max_words` most frequent (0 = all);
+    Words seen fewer than `min_count` times become `<unk>`, so do all but the `max_words` most frequent (0 = all),
+    and those of more than 1,024 bytes, which docs/format.md has no place for;
     `<unk>` and `</s>` are always there. Raises `UserError` where a part has no tokens.
     """
     train = parts["train"][: limit or None]
@@ -113,13 +115,16 @@ def build_corpus(
     counts = np.bincount(train, minlength=len(words))
     fixed = np.zeros(len(words), bool)
     fixed[[interner.unknown, interner.end]] = True
-    kept = np.flatnonzero((counts >= max(min_count, 1)) | fixed)
+    fits = np.fromiter((len(word) <= MAX_WORD_BYTES // 4 or _fits(word) for word in words), bool, len(words))
+    kept = np.flatnonzero((counts >= max(min_count, 1)) & fits | fixed)
     kept = np.array(sorted(kept.tolist(), key=lambda k: (-counts[k], words[k])), np.int64)
     if max_words:
         is_kept = np.cumsum(~fixed[kept]) <= max_words
         kept = kept[is_kept | fixed[kept]]
     if len(kept) == 2:
-        raise UserError(f"{name}: no word occurs {min_count} times in the training part: lower min_count")
+        raise UserError(
+            f"{name}: no word occurs {min_count} times in the training part: lower data.min_count"
+        )
     table = np.full(len(words), -1, np.int32)
     table[kept] = np.arange(len(kept), dtype=np.int32)
     unknown = int(table[interner.unknown])
@@ -134,6 +139,10 @@ def build_corpus(
         f"{name}: {sizes} tokens (train / valid / test, ends of lines included), {n_units:,} {unit}",
     ]
     said += [f"{count:,} tokens of the {split} part are <unk>" for split, count in outside.items() if count]
+    if n_long := len(words) - int(fits.sum()):
+        said.append(
+            f"{n_long:,} words of more than {MAX_WORD_BYTES:,} bytes are <unk>: no file could hold them"
+        )
     return LanguageCorpus(
         name=name,
         level=level,
@@ -147,3 +156,7 @@ def build_corpus(
         valid=encoded["valid"],
         test=encoded["test"],
     )
+
+
+def _fits(word: str) -> bool:
+    return len(word.encode("utf-8", "replace")) <= MAX_WORD_BYTES

@@ -89,6 +89,7 @@ def read_lines_of(
     without parts is read whole. Raises `UserError`, one line, for bad input.
     """
     path = Path(name).expanduser()
+    _refuse_column(name, text)
     if name not in LOADABLE and path.is_file() and not valid_fraction:
         return text_lines(read_text(path)), "whole file"
     if name == "enwiki2015":
@@ -115,8 +116,7 @@ def _encoded(
 def _raw(name: str, *, valid_fraction: float, text: str | None) -> tuple[dict[str, str], list[str]]:
     """Return the raw text by split, and notes."""
     path = Path(name).expanduser()
-    if text is not None and (name in LOADABLE or path.exists()):
-        raise UserError(f"{name} is no table: text is the column of a Hub data set")
+    _refuse_column(name, text)
     if name == stdlib_docs.NAME:
         return _stdlib_docs()
     if name in LANGUAGE_SETS:
@@ -139,6 +139,11 @@ def _raw(name: str, *, valid_fraction: float, text: str | None) -> tuple[dict[st
     near = difflib.get_close_matches(name, LOADABLE, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"the named texts are {', '.join(LOADABLE)}"
     raise UserError(f"{name}: no such file or folder, and no named text; {hint}")
+
+
+def _refuse_column(name: str, text: str | None) -> None:
+    if text is not None and (name in LOADABLE or Path(name).expanduser().exists()):
+        raise UserError(f"{name} is running text, without columns: leave --text out, it is for Hub names")
 
 
 def _stdlib_docs() -> tuple[dict[str, str], list[str]]:
@@ -186,7 +191,8 @@ def _hub(name: str, text: str | None) -> dict[str, str]:
             raise UserError(
                 f"{name}: cannot tell which column is the text; columns: {', '.join(columns)}; name it with --text NAME"
             )
-        found[split] = "\n".join(str(row).rstrip("\n") for row in loaded[chosen][column][:])
+        rows = ("" if row is None else str(row) for row in loaded[chosen][column][:])
+        found[split] = "\n".join(row.rstrip("\n").replace("\0", " ") for row in rows)
     if "train" not in found:
         raise UserError(f"{name}: no split named train; splits found: {', '.join(loaded)}")
     return found
@@ -209,7 +215,10 @@ def blocks(text: str, name: str, valid_fraction: float) -> tuple[dict[str, str],
     """Cut the end of a text off for validation and test, at ends of lines."""
     lines = [f"{line}\n" for line in text_lines(text)]
     if len(lines) < 3:
-        raise UserError(f"{name}: {len(lines)} lines are too few to cut validation and test parts off")
+        raise UserError(
+            f"{name}: {len(lines)} line{'s' * (len(lines) > 1)}, too few to cut validation and test parts off: break"
+            " the text into lines, or give a folder with train.txt, valid.txt and test.txt"
+        )
     held = max(1, round(len(lines) * valid_fraction))
     cut = {"train": lines[: -2 * held], "valid": lines[-2 * held : -held], "test": lines[-held:]}
     note = f"{name}: the last {held:,} lines are the test part, the {held:,} before them the valid part"

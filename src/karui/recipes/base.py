@@ -5,6 +5,7 @@ one; nothing is converted in silence, except that a whole number is accepted whe
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -160,7 +161,14 @@ def _checked(hint: Any, value: Any, dotted: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _checked(next(arg for arg in args if arg is not type(None)), value, dotted)
+        *others, last = (arg for arg in args if arg is not type(None))
+        for arg in others:
+            with contextlib.suppress(UserError):
+                return _checked(arg, value, dotted)
+        if not others:
+            return _checked(last, value, dotted)
+        with contextlib.suppress(UserError):
+            return _checked(last, value, dotted)
     if origin is tuple and isinstance(value, list | tuple):
         inner = [args[0]] * len(value) if args[-1] is ... else list(args)
         if len(inner) == len(value):

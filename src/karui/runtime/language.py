@@ -181,11 +181,7 @@ class LanguageModel:
         probable ones, best first. temperature 0 takes the most probable one. stop_at_end: the first end of a line is
         the last token. The same seed gives the same text.
         """
-        if tokens < 0 or not temperature >= 0 or math.isinf(temperature) or not 0 <= top_k <= len(self.words):
-            raise UserError(
-                f"tokens must be at least 0, temperature finite and at least 0, top_k from 0 to {len(self.words)}, "
-                f"got {tokens}, {temperature} and {top_k}"
-            )
+        check_draws(tokens, temperature, top_k, len(self.words))
         random = np.random.Generator(np.random.PCG64(seed))
         stream, drawn = self.stream(threads=threads).feed_text(prompt), []
         for _ in range(tokens):
@@ -283,9 +279,7 @@ class LanguageStream:
         if temperature == 0:
             return int(self._topk(1)[0][0])
         ids, log_prob = self._topk(top_k) if top_k else (None, self.log_probs())
-        shares = np.exp((log_prob.astype(np.float64) - log_prob.max()) / temperature)
-        upto = np.cumsum(shares)
-        place = min(int(np.searchsorted(upto, number * upto[-1], side="right")), len(upto) - 1)
+        place = place_drawn(log_prob, number, temperature)
         return place if ids is None else int(ids[place])
 
     def _topk(self, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -295,6 +289,25 @@ class LanguageStream:
         if len(ids) < k:
             self.model.finite(np.full(1, np.nan))
         return ids, log_prob
+
+
+def check_draws(tokens: int, temperature: float, top_k: int, n_words: int) -> None:
+    """Raise `UserError` for the first number of a sample that is out of range."""
+    for name, value, expectation, is_met in (
+        ("tokens", tokens, "at least 0", tokens >= 0),
+        ("temperature", temperature, "finite and at least 0", 0 <= temperature < math.inf),
+        ("top_k", top_k, f"from 0 to {n_words}, the number of words", 0 <= top_k <= n_words),
+    ):
+        if not is_met:
+            raise UserError(f"{name} must be {expectation}, got {value}")
+
+
+def place_drawn(log_prob: np.ndarray, number: float, temperature: float) -> int:
+    """Place in log_prob (K,) that a number from 0 to 1 falls on, with the shares softmax(log_prob / temperature)."""
+    with np.errstate(over="ignore"):  # a temperature near 0: what is less probable than the best has no share
+        shares = np.exp((log_prob.astype(np.float64) - float(log_prob.max())) / temperature)
+    upto = np.cumsum(shares)
+    return min(int(np.searchsorted(upto, number * upto[-1], side="right")), len(upto) - 1)
 
 
 def _checked(text: str) -> str:

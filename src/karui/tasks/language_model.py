@@ -4,6 +4,7 @@ T time, B batch, V words, E features of a token, H hidden size.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,14 +12,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from karui.nn.registry import build_recurrent
+from karui.output import registry
 from karui.output.base import OutputLayer
-from karui.output.registry import build_output
 from karui.tasks.language_settings import LanguageModelSettings
 from karui.tasks.sequence_model import set_gate_bias
 
 SAMPLED = frozenset({"importance", "importance-target", "sampled", "nce", "negative", "blackout"})
 FACTORISED = frozenset({"huffman", "class", "adaptive"})
 """Outputs without a (V, E) table of their own: they cannot share the embedding's."""
+
+_BESIDE_AUTO = {
+    "chunk_size": int,
+    "n_clusters": int,
+    "cutoffs": tuple,
+    "unigram_power": float,
+} | dict.fromkeys(("remove_accidental_hits", "head_bias"), bool)
+"""What an output layer's option may be whose default, "auto" or None, does not tell."""
+
+_KIND_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list of whole numbers",
+}
 
 SPARSE_CLASSES = 50_000
 """From this many words up the embedding's gradient holds the rows that were read, as the output layers' does."""
@@ -89,7 +106,12 @@ class LanguageModel(nn.Module):
             assert isinstance(table, nn.Parameter)
             weight = table
         width = self.embedding.embedding_dim if settings.tied else settings.hidden_size
-        return build_output(name, width, counts, weight=weight, options=output_options(settings, name))
+        options = output_options(settings, name)
+        try:
+            return registry.build_output(name, width, counts, weight=weight, options=options)
+        except ValueError as error:
+            is_own = str(error).partition(" ")[0] in (settings.output_options or {})
+            raise ValueError(f"output_options.{error}" if is_own else str(error)) from error
 
     def _build_finish(self, name: str, counts: Tensor) -> OutputLayer:
         if name in FACTORISED or self.settings.output in FACTORISED:
@@ -109,8 +131,24 @@ def output_options(settings: LanguageModelSettings, name: str) -> dict[str, Any]
         if settings.noise != "auto":
             options["noise"] = settings.noise
     if name == settings.output:
-        options |= settings.output_options or {}
+        options |= _checked_options(name, settings.output_options or {})
     return options
+
+
+def _checked_options(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse options that the output layer does not have, and values of another type than it takes."""
+    known = registry.output_options(name)
+    for word, value in given.items():
+        if word not in known:
+            has = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"output_options: {name} has no option {word!r}; it has {has}")
+        kind = _BESIDE_AUTO.get(word, type(known[word]))
+        is_kind = isinstance(value, (int, float) if kind is float else kind) and (
+            kind is bool or not isinstance(value, bool)
+        )
+        if not is_kind and not (known[word] == value == "auto"):
+            raise ValueError(f"output_options.{word} must be {_KIND_WORDS[kind]}, got {value!r}")
+    return given
 
 
 def word_mask(ids: Tensor, rate: float, like: Tensor) -> Tensor:

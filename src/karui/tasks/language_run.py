@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from karui.errors import UserError
-from karui.runtime.language import Perplexity
+from karui.runtime.language import Perplexity, check_draws, place_drawn
 from karui.runtime.language_tokens import END, join_tokens, text_lines, tokenise_line, tokenise_lines
 from karui.tasks.language import EVALUATION_STEPS, VOCABULARY_FILE, with_first
 from karui.tasks.language_model import LanguageModel
@@ -35,10 +35,15 @@ class TrainedLanguage:
             self.tokenisation, self.lower = str(kept["tokens"]), bool(kept["lower"])
             self.level, self.subset = str(kept["level"]), bool(kept["subset"])
             self.eos, self.unk = int(kept["eos"]), int(kept["unk"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            message = (
-                f"{path}: no readable vocabulary ({error}); give the folder of a run made by `karui train lm`"
-            )
+            if (
+                self.counts.shape != (len(self.words),)
+                or self.words[self.eos] != END
+                or self.unk >= len(self.words)
+            ):
+                raise ValueError("its words, counts, eos and unk do not fit together")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            message = f"{path}: no readable vocabulary ({reason}); give the folder of a run made by `karui train lm`"
             raise UserError(message) from error
         self.model = LanguageModel(torch.from_numpy(self.counts), settings).eval()
         self._ids = {word: number for number, word in enumerate(self.words)}
@@ -85,11 +90,7 @@ class TrainedLanguage:
 
         Raises UserError on numbers out of range.
         """
-        if tokens < 0 or not 0 <= temperature < float("inf") or not 0 <= top_k <= len(self.words):
-            raise UserError(
-                f"tokens must be at least 0, temperature finite and at least 0, top_k from 0 to {len(self.words)}, "
-                f"got {tokens}, {temperature} and {top_k}"
-            )
+        check_draws(tokens, temperature, top_k, len(self.words))
         random = np.random.Generator(np.random.PCG64(seed))
         lines = [tokenise_line(line, self.tokenisation, lower=self.lower) for line in text_lines(prompt)]
         read = [token for line in lines for token in [*line, END]]
@@ -109,7 +110,4 @@ class TrainedLanguage:
             log_prob, ids = self.model.output.topk(hidden, top_k)
         else:  # in the order of a file's words, so that a run and its file draw the same
             log_prob, ids = self.model.output.log_prob(hidden)[self._sorted], self._sorted
-        values = log_prob.double().numpy()
-        upto = np.cumsum(np.exp((values - values.max()) / temperature))
-        place = min(int(np.searchsorted(upto, number * upto[-1], side="right")), len(upto) - 1)
-        return int(ids[place])
+        return int(ids[place_drawn(log_prob.numpy(), number, temperature)])

@@ -21,6 +21,7 @@ OutputName = Literal[
 LevelName = Literal["word", "char"]
 TokensName = Literal["auto", "blank", "text"]
 NoiseName = Literal["auto", "unigram", "uniform", "log-uniform"]
+OptionValue = bool | int | float | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class LanguageData:
     """Named set (ptb, wikitext2, enwiki2015, stdlib-docs), text file, folder of train, valid and test, or Hub name."""
 
     text: str | None = None
-    """Column of the text, for Hub names and tables; none: guessed."""
+    """Column of the text, for Hub names; none: guessed."""
 
     level: LevelName = "word"
     """Tokens are words, or characters."""
@@ -122,8 +123,8 @@ class LanguageModelSettings(LayerSettings):
     noise: NoiseName = "auto"
     """What a sampled output draws from; auto: the layer's own."""
 
-    output_options: dict[str, float] | None = None
-    """Further numbers for the output layer's constructor."""
+    output_options: dict[str, OptionValue] | None = None
+    """Further arguments of the output layer's constructor, as JSON: {"log_z": "learned"}, {"cutoffs": [2000, 9000]}."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
