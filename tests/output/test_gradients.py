@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from karui.output.ranking import ranking_losses
 from karui.output.registry import build_output
 from tests.support.noises import Drawn, EveryWord
 
@@ -212,6 +213,14 @@ def test_losses_and_gradients_are_those_of_the_paper(
     expected = [closed @ layer.weight.detach(), closed.t() @ hidden.detach(), closed.sum(0)]
     for a, b in zip(found, expected, strict=True):
         assert (a - b).abs().max() < 1e-10
+
+
+def test_a_sum_is_not_left_empty() -> None:
+    hits = torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="hits are left out of sums that hold the target only"):
+        ranking_losses(torch.zeros(2), torch.zeros(2, 3), torch.zeros(1, 3), hits, inside=False)
+    losses = ranking_losses(torch.tensor([1.0, -200.0]), torch.full((2, 3), 9.0), torch.zeros(1, 3), hits)
+    assert torch.equal(losses, torch.zeros(2))  # the target alone
 
 
 def test_the_learned_normaliser_has_its_gradient() -> None:

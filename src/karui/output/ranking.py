@@ -20,9 +20,7 @@ def _masses(
     top = v.amax(1, keepdim=True)
     if target is not None:
         top = torch.maximum(top, target.unsqueeze(1))
-    mass = v.sub_(top).exp_()
-    # A row of hits alone has top = min and so a mass of 1 each, unless a target is there to be larger.
-    return mass if hits is None or target is not None else mass.masked_fill_(hits, 0.0), top
+    return v.sub_(top).exp_(), top  # a hit is 0 beside the target, which is larger than the least number
 
 
 class _Ranking(torch.autograd.Function):
@@ -52,7 +50,10 @@ def ranking_losses(
 
     target (N,), of_noise (N, K), log_noise (1 or N, K) which gets no gradient, hits (N, K) bool: words left out.
     inside: whether the target stands in the sum. Gradients: softmax over the words of the sum, minus the target.
+    Raises ValueError for hits without the target inside: nothing might be left.
     """
+    if hits is not None and not inside:
+        raise ValueError("hits are left out of sums that hold the target only: else nothing may be left")
     result: Any = _Ranking.apply(target, of_noise, log_noise, hits, inside)
     return result
 
