@@ -123,6 +123,18 @@ static inline void pack_stripe(const R* from, int64_t stride, int64_t rows, int6
     }
 }
 
+// Whole rows (rows, columns) to one stripe after the other, `between` rows of a stripe apart.
+template <typename R>
+static inline void pack_stripes(const R* from, int64_t columns, int64_t rows, R* to, int64_t between) {
+    for (int64_t r = 0; r < rows; ++r, from += columns, to += tile_rows) {
+        R* here = to;
+        int64_t i = 0;
+        for (; i + tile_rows <= columns; i += tile_rows, here += between * tile_rows)
+            std::memcpy(here, from + i, tile_rows * sizeof(R));
+        std::copy(from + i, from + columns, here);
+    }
+}
+
 // n <= panel rows (n, columns) of a matrix to the transposed panel (padded, panel), zero where the matrix ends.
 template <typename R>
 static inline void pack_transposed(const R* from, int64_t n, int64_t columns, int64_t padded, R* to) {

@@ -33,7 +33,7 @@ template <typename R>
 struct LayerBackward {
     LayerForward<R> forward;  // what it was called with; h, c_n and scratch are not read
     const R* grad_h;          // (T, B, H)
-    const R* grad_c_n;        // (B, H)
+    const R* grad_c_n;        // (B, H), or null: zeros
     R* grad_x;                // (T, B, I), or null
     R* grad_weight;           // (G*H, I), or null
     R* grad_skip;             // (T, B, H), or null; not read where skip is x: grad_x has both parts then

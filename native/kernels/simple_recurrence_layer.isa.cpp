@@ -5,7 +5,7 @@
 #include <omp.h>
 
 #include "huge_pages.hpp"
-#include "kernels/simple_recurrence_layer_plan.hpp"
+#include "kernels/simple_recurrence_layer_products.hpp"
 #include "kernels/simple_recurrence_row.hpp"
 
 namespace karui {
@@ -15,12 +15,6 @@ struct Steps {  // [t0, t1) of the rows [b0, b1) of the batch
     int64_t t0, t1, b0, b1;
     int64_t rows() const { return (t1 - t0) * (b1 - b0); }
 };
-
-// Part `own` of `count` even parts of [0, n).
-template <typename Body>
-static inline void share(int64_t n, int64_t own, int64_t count, Body body) {
-    for (int64_t i = n * own / count; i < n * (own + 1) / count; ++i) body(i);
-}
 
 // A row of a panel for reading: itself where the matrix fills the panel, else a copy with zeros.
 template <typename R>
@@ -81,19 +75,19 @@ static void pack_input(const LayerPlan<R>& plan, const R* x, const Steps& steps,
 // All of time for one group of rows and one range of panels.
 template <typename R>
 static void forward_task(const LayerPlan<R>& plan, const LayerForward<R>& a, const ForwardScratch<R>& room, R alpha,
-                         ForwardScan<R> scan, int64_t task) {
+                         ForwardScan<R> scan, int64_t task, int64_t own) {
     constexpr int64_t width = panel<R>;
     const int64_t group = task / plan.columns, column = task % plan.columns;
     const int64_t b0 = plan.first_row(group), b1 = plan.first_row(group + 1);
     const int64_t p0 = plan.panels * column / plan.columns, p1 = plan.panels * (column + 1) / plan.columns;
     const int64_t stride = plan.spread(room.steps * (b1 - b0));
-    R* const x = room.x + task * room.x_size;
+    R* const x = room.x + own * room.x_size;
     for (int64_t t0 = 0; t0 < plan.T && b0 < b1; t0 += room.steps) {
         const Steps steps{t0, std::min(plan.T, t0 + room.steps), b0, b1};
         const Cut tiles = Cut::into_tiles(steps.rows());
         pack_input(plan, a.x, steps, stride, x);
         for (int64_t p = p0; p < p1; ++p) {
-            R* u = room.u + task * room.u_size;
+            R* u = room.u + own * room.u_size;
             int64_t between = stride * width;
             if (a.kept) {
                 u = a.kept + plan.kept_at(group, p) + t0 * (b1 - b0) * width;
@@ -136,7 +130,8 @@ static void forward(const LayerSizes& s, const LayerForward<R>& a) {
                             room.weight + q * plan.inputs * width * width);
         });
 #pragma omp barrier
-        for (int64_t task = own; task < plan.tasks(); task += count) forward_task(plan, a, room, alpha, scan, task);
+#pragma omp for schedule(static) nowait
+        for (int64_t task = 0; task < plan.tasks(); ++task) forward_task(plan, a, room, alpha, scan, task, own);
     }
 }
 
@@ -157,7 +152,7 @@ static void scan_backward(const LayerPlan<R>& plan, const LayerBackward<R>& a, c
         for (int64_t b = steps.b1 - 1; b >= steps.b0; --b) {  // backwards too: addresses only fall, and are foreseen
             const int64_t cell = t * plan.B + b, of_state = (p * plan.B + b) * width;
             const int64_t r = (t - steps.t0) * rows + b - steps.b0;
-            R* const gu_t = gu + ((t - steps.t0) * plan.B + b) * width;
+            R* const gu_t = gu + (plan.apart ? r : (t - steps.t0) * plan.B + b) * width;
             R* const gx = grad_skip ? grad_skip + cell * plan.H + at : nullptr;
             if (fw.padding && fw.padding[cell]) {
                 for (int64_t g = 0; g < plan.G; ++g) std::fill(gu_t + g * grad_stride, gu_t + g * grad_stride + width, R(0));
@@ -194,43 +189,6 @@ static void backward_scan_task(const LayerPlan<R>& plan, const LayerBackward<R>&
         scan(plan, a, room, alpha, p, steps, a.forward.kept + plan.kept_at(group, p) + t0 * plan.rows(group) * width,
              plan.plane(group), room.c_0, grad_u + p * plan.G * room.stride * width,
              a.forward.skip == a.forward.x ? a.grad_x : a.grad_skip);
-}
-
-// grad_x of a chunk = or += grad_u W: part `own` of its tiles.
-template <typename R>
-static void multiply_for_x(const LayerPlan<R>& plan, const BackwardScratch<R>& room, const R* grad_u, int64_t rows, R* grad_x,
-                           bool add, int64_t own, int64_t count) {
-    constexpr int64_t width = panel<R>, at_once = 16;  // panels of grad_u that are summed over in one go: they stay in cache
-    const Cut tiles = Cut::into_tiles(rows);
-    for (int64_t q = 0; q < plan.outputs; q += at_once) {
-        const Terms terms{std::min(at_once, plan.outputs - q), width, room.stride * width};
-        const bool more = add || q > 0;
-        share(plan.inputs * tiles.count, own, count, [&](int64_t item) {
-            const int64_t i = item / tiles.count, tile = item % tiles.count;
-            const int64_t first = tiles.begin(tile), size = tiles.size(tile), n = std::min(width, plan.I - i * width);
-            const R* from = grad_u + (q * room.stride + first) * width;
-            const R* weight = room.weight + (i * plan.outputs + q) * width * width;
-            R* to = grad_x + first * plan.I + i * width;
-            if (n == width) return along_columns<R>(size)(terms, from, weight, to, plan.I, more);
-            R local[tile_rows * width];
-            along_columns<R>(size)(terms, from, weight, local, width, false);
-            for (int64_t r = 0; r < size; ++r)
-                for (int64_t j = 0; j < n; ++j) to[r * plan.I + j] = (more ? to[r * plan.I + j] : R(0)) + local[r * width + j];
-        });
-    }
-}
-
-// The transposed gradient of the weight = or += x' grad_u of a chunk: part `own` of its tiles.
-template <typename R>
-static void multiply_for_weight(const LayerPlan<R>& plan, const BackwardScratch<R>& room, const R* x, const R* grad_u,
-                                int64_t rows, bool add, int64_t own, int64_t count) {
-    constexpr int64_t width = panel<R>;
-    share(plan.outputs * room.stripes, own, count, [&](int64_t item) {
-        const int64_t q = item / room.stripes, stripe = item % room.stripes, first = stripe * tile_rows;
-        along_rows<R>(std::min(tile_rows, plan.I - first))({1, rows, 0}, x + stripe * room.stride * tile_rows,
-                                                           grad_u + q * room.stride * width,
-                                                           room.grad_weight + (q * plan.I + first) * width, width, add);
-    });
 }
 
 template <typename R>
@@ -277,18 +235,16 @@ static void prepare(const LayerPlan<R>& plan, const LayerBackward<R>& a, Backwar
     });
 }
 
+// All threads at one chunk of all rows: the scan, a barrier, the products.
 template <typename R>
-static void backward_part(const LayerPlan<R>& plan, const LayerBackward<R>& a, BackwardScratch<R>& room, R alpha,
-                          BackwardScan<R> scan, int64_t own, int64_t count) {
-    constexpr int64_t width = panel<R>;
+static void backward_together(const LayerPlan<R>& plan, const LayerBackward<R>& a, const BackwardScratch<R>& room, R alpha,
+                              BackwardScan<R> scan, int64_t own, int64_t count) {
     const LayerForward<R>& fw = a.forward;
     const int64_t chunks = plan.B ? (plan.T + room.steps - 1) / room.steps : 0;
-    prepare(plan, a, room, own, count);
-#pragma omp barrier
     for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
         const int64_t t0 = chunk * room.steps, t1 = std::min(plan.T, t0 + room.steps), rows = (t1 - t0) * plan.B;
-        R* const grad_u = room.grad_u[chunk & 1];
-        R* const x = room.x[chunk & 1];
+        R* const grad_u = room.grad_u + (chunk & 1) * room.grad_u_size(plan);
+        R* const x = room.x + (chunk & 1) * room.x_size();
         for (int64_t task = own; task < plan.tasks(); task += count)
             backward_scan_task(plan, a, room, alpha, scan, task, t0, t1, grad_u);
         if (a.grad_weight) {
@@ -298,21 +254,48 @@ static void backward_part(const LayerPlan<R>& plan, const LayerBackward<R>& a, B
             });
         }
 #pragma omp barrier
-        if (a.grad_x)
-            multiply_for_x(plan, room, grad_u, rows, a.grad_x + t0 * plan.B * plan.I, fw.skip == fw.x, own, count);
-        if (a.grad_weight) multiply_for_weight(plan, room, x, grad_u, rows, chunk < chunks - 1, own, count);
+        const Rows all{rows, plan.B, plan.B};
+        if (a.grad_x) multiply_for_x(plan, room, grad_u, all, a.grad_x + t0 * plan.B * plan.I, fw.skip == fw.x, own, count);
+        if (a.grad_weight)
+            multiply_for_weight(plan, room, x, grad_u, rows, room.grad_weight, chunk < chunks - 1, own, count);
+    }
+}
+
+// One thread at all of time of one group of rows: nothing that a chunk leaves behind is read by another core.
+template <typename R>
+static void backward_apart(const LayerPlan<R>& plan, const LayerBackward<R>& a, const BackwardScratch<R>& room, R alpha,
+                           BackwardScan<R> scan, int64_t group, int64_t own) {
+    const LayerForward<R>& fw = a.forward;
+    const int64_t b0 = plan.first_row(group), each = plan.rows(group), chunks = (plan.T + room.steps - 1) / room.steps;
+    R* const grad_u = room.grad_u + own * room.grad_u_size(plan);
+    R* const x = room.x + own * room.x_size();
+    R* const grad_weight = room.grad_weight + group * room.grad_weight_size(plan);
+    for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
+        const int64_t t0 = chunk * room.steps, t1 = std::min(plan.T, t0 + room.steps), first = (t0 * plan.B + b0) * plan.I;
+        const Rows rows{(t1 - t0) * each, each, plan.B};
+        for (int64_t column = 0; column < plan.columns; ++column)
+            backward_scan_task(plan, a, room, alpha, scan, group * plan.columns + column, t0, t1, grad_u);
+        if (a.grad_x) multiply_for_x(plan, room, grad_u, rows, a.grad_x + first, fw.skip == fw.x, 0, 1);
+        if (!a.grad_weight) continue;
+        for (int64_t t = t0; t < t1; ++t)
+            pack_stripes(fw.x + (t * plan.B + b0) * plan.I, plan.I, each, x + (t - t0) * each * tile_rows, room.stride);
+        multiply_for_weight(plan, room, x, grad_u, rows.count, grad_weight, chunk < chunks - 1, 0, 1);
+    }
+}
+
+template <typename R>
+static void backward_part(const LayerPlan<R>& plan, const LayerBackward<R>& a, BackwardScratch<R>& room, R alpha,
+                          BackwardScan<R> scan, int64_t own, int64_t count) {
+    prepare(plan, a, room, own, count);
+#pragma omp barrier
+    if (plan.apart) {
+#pragma omp for schedule(static) nowait
+        for (int64_t group = 0; group < plan.groups; ++group) backward_apart(plan, a, room, alpha, scan, group, own);
+    } else {
+        backward_together(plan, a, room, alpha, scan, own, count);
     }
 #pragma omp barrier
-    if (a.grad_weight) {
-        share(plan.outputs, own, count, [&](int64_t q) {
-            const int64_t p = q / plan.G, n = std::min(width, plan.H - p * width);
-            R* const to = a.grad_weight + (q % plan.G * plan.H + p * width) * plan.I;
-            if (chunks)
-                unpack_transposed(room.grad_weight + q * plan.I * width, n, plan.I, to);
-            else
-                std::fill(to, to + n * plan.I, R(0));
-        });
-    }
+    if (a.grad_weight) share(plan.outputs, own, count, [&](int64_t q) { finish_weight(plan, a, room, q); });
     share(plan.panels, own, count, [&](int64_t p) {
         add_up(plan, a, room, p);
         room.vectors.read_state(plan, p, 0, plan.B, a.grad_c_0);

@@ -12,6 +12,7 @@ template <typename R>
 struct LayerPlan {
     static constexpr int64_t width = panel<R>, max_blocks = 8, fewest_rows = 64, most_rows = 256;
     static constexpr int64_t input_bytes = 512 << 10, grad_bytes = 1536 << 10;  // of a chunk of x, of gu: half of a cache
+    static constexpr int64_t parts = 4, part_bytes = 512 << 10;  // of the batch where a gradient of the weight is this small
     static constexpr int64_t worth_a_thread = int64_t(1) << 18;  // products below this are done before a second thread wakes
     int64_t T, B, I, G, H;
     int64_t panels, outputs, inputs;     // of a gate block, of all of them, of the input features
@@ -19,6 +20,8 @@ struct LayerPlan {
     int64_t groups, columns;             // tasks of a scan: groups of whole blocks times ranges of panels
     int64_t forward_rows, backward_rows; // of a chunk, at most, unless one step has more
     int threads;
+    // Each group goes through the backward alone, to a gradient of the weight of its own; sizes alone decide.
+    bool apart;
 
     explicit LayerPlan(const LayerSizes& s) : T(s.T), B(s.B), I(s.I), G(s.G), H(s.H), threads(s.threads) {
         panels = (H + width - 1) / width;
@@ -27,7 +30,14 @@ struct LayerPlan {
         block_rows = std::max<int64_t>(1, (B + max_blocks - 1) / max_blocks);
         blocks = (B + block_rows - 1) / block_rows;
         if (T * B * I * G * H < worth_a_thread) threads = 1;
-        share_scan();
+        const int64_t gradient_bytes = outputs * width * I * static_cast<int64_t>(sizeof(R));
+        apart = blocks >= parts && T * B >= max_blocks * fewest_rows && gradient_bytes <= part_bytes;
+        if (apart) {
+            groups = parts;
+            columns = std::max<int64_t>(1, std::min(panels, threads / parts));
+        } else {
+            share_scan();
+        }
         forward_rows = s.chunk_rows ? s.chunk_rows : rows_in(input_bytes, inputs);
         backward_rows = s.chunk_rows ? s.chunk_rows : rows_in(grad_bytes, outputs);
     }
@@ -106,7 +116,10 @@ struct LayerVectors {
         }
         for (int64_t b = 0; b < plan.B; ++b) {
             const int64_t to = (p * plan.B + b) * plan.width;
-            copy_into_panel(first_state + b * plan.H + at, n, state + to);
+            if (first_state)
+                copy_into_panel(first_state + b * plan.H + at, n, state + to);
+            else
+                std::fill(state + to, state + to + plan.width, R(0));
             if (a.dropout_mask) copy_into_panel(a.dropout_mask + b * plan.H + at, n, mask + to);
         }
     }
@@ -123,7 +136,7 @@ template <typename R>
 struct ForwardScratch {
     LayerVectors<R> vectors;
     R* weight;  // (outputs, inputs * width, width): transposed panels
-    R *x, *u;   // of one task after the other: (inputs, spread(rows), width) and, where nothing is kept, (G, spread(rows), width)
+    R *x, *u;   // a thread: (inputs, spread(rows), width) and, where nothing is kept, (G, spread(rows), width)
     int64_t x_size, u_size, steps;
     ForwardScratch(const LayerPlan<R>& plan, Scratch<R>& scratch) : vectors(plan, scratch) {
         const int64_t most = plan.most_rows_of_a_group();
@@ -132,8 +145,8 @@ struct ForwardScratch {
         weight = scratch.take(plan.outputs * plan.inputs * plan.width * plan.width);
         x_size = plan.inputs * rows * plan.width;
         u_size = plan.G * rows * plan.width;
-        x = scratch.take(plan.tasks() * x_size);
-        u = scratch.take(plan.tasks() * u_size);
+        x = scratch.take(plan.threads * x_size);
+        u = scratch.take(plan.threads * u_size);
     }
 };
 
@@ -143,21 +156,29 @@ struct BackwardScratch {
     R* c_0;                   // (panels, B, width)
     R* weight;                // (inputs, outputs * width, width): panels as the weight lies
     R* sums;                  // (blocks, panels, 4, width)
-    R* grad_u[2];             // (outputs, stride, width) of a chunk; two, so that one barrier a chunk is enough
-    R* x[2];                  // (stripes, stride, tile_rows)
-    R* grad_weight;           // (outputs, I, width): transposed panels
-    int64_t steps, stride, stripes;
+    R* grad_u;                // (buffers, outputs, stride, width) of a chunk
+    R* x;                     // (buffers, stripes, stride, tile_rows)
+    R* grad_weight;           // (summands, outputs, I, width): transposed panels
+    int64_t buffers;          // one a thread where groups go apart; else two, so that one barrier a chunk is enough
+    int64_t summands;         // one a group where groups go apart, else one
+    int64_t steps, rows_a_step, stride, stripes;
     BackwardScratch(const LayerPlan<R>& plan, Scratch<R>& scratch) : vectors(plan, scratch) {
-        steps = plan.steps(plan.backward_rows, plan.B);
-        stride = plan.spread(steps * plan.B);
+        buffers = plan.apart ? plan.threads : 2;
+        summands = plan.apart ? plan.groups : 1;
+        rows_a_step = plan.apart ? plan.most_rows_of_a_group() : plan.B;
+        steps = plan.steps(plan.backward_rows, rows_a_step);
+        stride = plan.spread(steps * rows_a_step);
         stripes = (plan.I + tile_rows - 1) / tile_rows;
         c_0 = scratch.take(plan.panels * plan.B * plan.width);
         weight = scratch.take(plan.inputs * plan.outputs * plan.width * plan.width);
         sums = scratch.take(plan.blocks * plan.panels * 4 * plan.width);
-        for (R*& one : grad_u) one = scratch.take(plan.outputs * stride * plan.width);
-        for (R*& one : x) one = scratch.take(stripes * stride * tile_rows);
-        grad_weight = scratch.take(plan.outputs * plan.I * plan.width);
+        grad_u = scratch.take(buffers * grad_u_size(plan));
+        x = scratch.take(buffers * x_size());
+        grad_weight = scratch.take(summands * grad_weight_size(plan));
     }
+    int64_t grad_u_size(const LayerPlan<R>& plan) const { return plan.outputs * stride * plan.width; }
+    int64_t x_size() const { return stripes * stride * tile_rows; }
+    int64_t grad_weight_size(const LayerPlan<R>& plan) const { return plan.outputs * plan.I * plan.width; }
 };
 
 }  // namespace KARUI_ISA

@@ -36,6 +36,8 @@ LARGE = [  # large enough for several threads
     Case((71, 32, 96, 96), padded=True),
     Case((71, 32, 96, 96), "other", "tanh", masked=True),
     Case((67, 33, 65, 96), "projected"),
+    Case((203, 3, 96, 96), masked=True),  # too few sequences for groups that go through the backward apart
+    Case((35, 17, 193, 224), "projected", "relu"),  # too large a weight for that
 ]
 ODD = (1, 7, 13, 17, 33)  # rows, features and units of a product
 FEWEST = 13

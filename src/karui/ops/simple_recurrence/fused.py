@@ -3,6 +3,7 @@
 T time, B batch, I input features, G gate blocks, H hidden size.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,9 @@ def can_run(x: Tensor, weight: Tensor, c_0: Tensor, implementation: str | None) 
     )
 
 
+_sizes = lru_cache(64)(_native.LayerSizes)  # they never change
+
+
 def run_forward(
     x: Tensor,
     weight: Tensor,
@@ -61,7 +65,7 @@ def run_forward(
     """
     T, B, width = x.shape
     H = c_0.shape[2]
-    sizes = _native.LayerSizes(
+    sizes = _sizes(
         T, B, width, weight.shape[0] // H, H, ACTIVATIONS.index(words.activation), words.scale,
         torch.get_num_threads(), CHUNK_ROWS, x.dtype == torch.float64,
     )  # fmt: skip
@@ -75,13 +79,16 @@ def run_forward(
 
 def run_backward(
     grad_h: Tensor,
-    grad_c_n: Tensor,
+    grad_c_n: Tensor | None,
     tensors: tuple[Any, ...],
     words: Words,
     sizes: Any,
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of x, weight, skip, weight_c, bias, c_0; the first three are None where not wanted."""
+    """Gradients of x, weight, skip, weight_c, bias, c_0; the first three are None where not wanted.
+
+    grad_c_n: None stands for zeros.
+    """
     x, weight, skip, weight_c, bias, c_0, padding_mask, dropout_mask, kept = tensors
     gradients = (
         torch.empty_like(x) if wanted[0] else None,
@@ -113,7 +120,7 @@ class _Layer(torch.autograd.Function):
         x, _, _, _, _, c_0, padding_mask, dropout_mask, _ = tensors
         grad_h, grad_c_n = grad_outputs
         grad_h = x.new_zeros(*x.shape[:2], c_0.shape[2]) if grad_h is None else grad_h.contiguous()
-        grad_c_n = torch.zeros_like(c_0) if grad_c_n is None else grad_c_n.contiguous()
+        grad_c_n = None if grad_c_n is None else grad_c_n.contiguous()
         if torch.is_grad_enabled():  # gradients of these gradients will be asked for
 
             def again(
