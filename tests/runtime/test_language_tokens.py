@@ -6,6 +6,7 @@ import pytest
 
 from karui.runtime.language_tokens import (
     END,
+    MAX_TOKEN_BYTES,
     TOKENISATIONS,
     join_tokens,
     lower_case,
@@ -13,6 +14,7 @@ from karui.runtime.language_tokens import (
     tokenise_line,
     tokenise_lines,
 )
+from karui.runtime.spec import MAX_WORD_BYTES
 from karui.runtime.tokenise import tokenise
 
 
@@ -106,3 +108,7 @@ def test_what_is_refused() -> None:
         tokenise_line("a", "bpe")
     with pytest.raises(TypeError, match="a text must be a str, got bytes"):
         tokenise_line(b"a", "blank-v1")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_longest_token_is_that_of_the_format():
+    assert MAX_TOKEN_BYTES == MAX_WORD_BYTES

@@ -11,8 +11,7 @@ from typing import Literal
 import numpy as np
 
 from karui.errors import UserError
-from karui.runtime.language_tokens import END, UNKNOWN, text_lines, tokenise_lines
-from karui.runtime.spec import MAX_WORD_BYTES
+from karui.runtime.language_tokens import END, MAX_TOKEN_BYTES, UNKNOWN, text_lines, tokenise_lines
 
 SPLITS = ("train", "valid", "test")
 Level = Literal["word", "char"]
@@ -113,14 +112,9 @@ def build_corpus(
             raise UserError(f"{name}: the {split} part has no text; give a longer text")
     words = interner.words
     counts = np.bincount(train, minlength=len(words))
-    fixed = np.zeros(len(words), bool)
-    fixed[[interner.unknown, interner.end]] = True
-    fits = np.fromiter((len(word) <= MAX_WORD_BYTES // 4 or _fits(word) for word in words), bool, len(words))
-    kept = np.flatnonzero((counts >= max(min_count, 1)) & fits | fixed)
-    kept = np.array(sorted(kept.tolist(), key=lambda k: (-counts[k], words[k])), np.int64)
-    if max_words:
-        is_kept = np.cumsum(~fixed[kept]) <= max_words
-        kept = kept[is_kept | fixed[kept]]
+    fits = np.fromiter(map(_fits, words), bool, len(words))
+    counts[~fits] = 0
+    kept = _kept(interner, words, counts, min_count=min_count, max_words=max_words)
     if len(kept) == 2:
         raise UserError(
             f"{name}: no word occurs {min_count} times in the training part: lower data.min_count"
@@ -141,7 +135,7 @@ def build_corpus(
     said += [f"{count:,} tokens of the {split} part are <unk>" for split, count in outside.items() if count]
     if n_long := len(words) - int(fits.sum()):
         said.append(
-            f"{n_long:,} words of more than {MAX_WORD_BYTES:,} bytes are <unk>: no file could hold them"
+            f"{n_long:,} words of more than {MAX_TOKEN_BYTES:,} bytes are <unk>: no file could hold them"
         )
     return LanguageCorpus(
         name=name,
@@ -158,5 +152,21 @@ def build_corpus(
     )
 
 
+def _kept(
+    interner: Interner, words: list[str], counts: np.ndarray, *, min_count: int, max_words: int
+) -> np.ndarray:
+    """Provisional ids of the vocabulary in the order of its ids."""
+    fixed = np.zeros(len(words), bool)
+    fixed[[interner.unknown, interner.end]] = True
+    kept = np.flatnonzero((counts >= max(min_count, 1)) | fixed)
+    kept = np.array(sorted(kept.tolist(), key=lambda k: (-counts[k], words[k])), np.int64)
+    if max_words:
+        is_kept = np.cumsum(~fixed[kept]) <= max_words
+        kept = kept[is_kept | fixed[kept]]
+    return kept
+
+
 def _fits(word: str) -> bool:
-    return len(word.encode("utf-8", "replace")) <= MAX_WORD_BYTES
+    """Whether a file has a place for a word."""
+    is_short = len(word) <= MAX_TOKEN_BYTES // 4
+    return is_short or len(word.encode("utf-8", "replace")) <= MAX_TOKEN_BYTES

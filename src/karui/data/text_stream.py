@@ -4,8 +4,8 @@ from pathlib import Path
 
 from karui.data.lines import data_suffix, open_bytes, read_lines, readable
 from karui.errors import UserError
-from karui.runtime.values import MAGIC
 
+_KARUI_FILE = b"\x9d\x6b\x72\x75"  # docs/format.md, "Frame"
 TABLES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet"})
 """Suffixes of files whose text stands between other things, which a language model would learn as well."""
 
@@ -19,7 +19,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: a table, not running text; write its texts to a .txt file, one a line")
     with readable(path), open_bytes(path) as stream:
         content = stream.read()
-    if content.startswith(MAGIC):
+    if content.startswith(_KARUI_FILE):
         raise UserError(f"{path}: a .karui file, not a text; give the text, and the file to karui eval")
     try:
         text = content.decode("utf-8-sig")

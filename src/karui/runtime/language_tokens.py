@@ -12,6 +12,7 @@ from karui.runtime.unicode_table import CLASS_RANGES, LOWER_RUNS
 
 END = "</s>"
 UNKNOWN = "<unk>"
+MAX_TOKEN_BYTES = 1024  # of a word of a file (docs/format.md, "Limits")
 TOKENISATIONS = ("blank-v1", "text-v1", "chars-v1")
 
 _BLANKS = " \t\n\v\f\r"
