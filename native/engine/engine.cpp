@@ -9,7 +9,12 @@
 namespace karui {
 namespace {
 
-const EngineTable& table() {
+constexpr int64_t chunk_steps = 512;  // rows that are computed ahead: long texts need no more memory for them
+constexpr float lowest = -std::numeric_limits<float>::max();
+
+}  // namespace
+
+const EngineTable& scan_table() {
 #ifdef KARUI_X86
     switch (best_isa()) {
         case Isa::avx512: return avx512::engine_table;
@@ -21,10 +26,20 @@ const EngineTable& table() {
 #endif
 }
 
-constexpr int64_t chunk_steps = 512;  // rows that are computed ahead: long texts need no more memory for them
-constexpr float lowest = -std::numeric_limits<float>::max();
-
-}  // namespace
+void EngineDirection::put_weights(Walk& w) const {
+    w.H = padded(H);
+    w.weight_c = weight_c.data();
+    w.hidden = hidden.view();
+    w.bias_n = bias_n.data();
+    w.P = P;
+    w.R = R;
+    w.n_alphas = int64_t(alphas.size());
+    w.phi = phi.view();
+    w.read = read.view();
+    w.alphas = alphas.data();
+    w.bias_r = bias_r.data();
+    w.bias_o = bias_o.data();
+}
 
 int64_t EngineLayer::output_size() const {
     int64_t size = 0;
@@ -44,8 +59,8 @@ bool Engine::one_way() const {
 
 void Engine::fill_row(const EngineDirection& direction, const float* x, const float* before, float* row) const {
     std::copy(direction.row_bias.begin(), direction.row_bias.end(), row);
-    table().product(direction.input.view(), x, row);
-    if (before) table().product(direction.before.view(), before, row);
+    scan_table().product(direction.input.view(), x, row);
+    if (before) scan_table().product(direction.before.view(), before, row);
 }
 
 void Engine::finish() {
@@ -60,7 +75,7 @@ void Engine::finish() {
         for (int64_t id = 0; id <= n_words; ++id) {
             const float* x = embedding.data() + id * E;
             fill_row(d, x, nullptr, d.table.data() + id * d.width);
-            if (two) table().product(d.before.view(), x, d.table_before.data() + id * d.width);
+            if (two) scan_table().product(d.before.view(), x, d.table_before.data() + id * d.width);
         }
     }
 }
@@ -109,21 +124,10 @@ void Engine::prepare(Progress& p, size_t number, size_t d, const int32_t* ids, i
         }
         w.before = part.before_of.data();
     }
-    w.H = padded(direction.H);
+    direction.put_weights(w);
     w.rows = part.row_of.data();
-    w.weight_c = direction.weight_c.data();
-    w.hidden = direction.hidden.view();
-    w.bias_n = direction.bias_n.data();
     w.h = part.h.data();
     w.c = part.c.data();
-    w.P = direction.P;
-    w.R = direction.R;
-    w.n_alphas = int64_t(direction.alphas.size());
-    w.phi = direction.phi.view();
-    w.read = direction.read.view();
-    w.alphas = direction.alphas.data();
-    w.bias_r = direction.bias_r.data();
-    w.bias_o = direction.bias_o.data();
     w.mu = part.mu.data();
     w.scratch = part.scratch.data();
     w.sum = is_last && (pooling == Pooling::mean || pooling == Pooling::mean_max) ? part.sum.data() : nullptr;
@@ -165,7 +169,7 @@ void Engine::advance_layer(Progress& p, size_t number, const int32_t* ids, int64
                 p.parts[number][d].row_of[size_t(t)] = row;
             }
         }
-        table().scan(layer.form, walks, int(layer.directions.size()), begin, steps);
+        scan_table().scan(layer.form, walks, int(layer.directions.size()), begin, steps);
     }
     if (number && layer.form.window == 2) {
         const float* last = p.sequence[number - 1].data() + (length - 1) * inputs;

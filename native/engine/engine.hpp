@@ -54,7 +54,12 @@ struct EngineDirection {
     std::vector<float> alphas, bias_r, bias_o;
     std::vector<float> table;              // layer 0: a row for each word, (n_words + 1, width); empty: computed a token
     std::vector<float> table_before;       // the same for `before`; row 0 is zero, as the embedding of id 0 is
+    // Sizes and weights of a walk; rows, states and outputs are the caller's.
+    void put_weights(Walk& walk) const;
 };
+
+// The functions of scan.hpp for this machine.
+const EngineTable& scan_table();
 
 struct EngineLayer {
     Form form;

@@ -3,22 +3,8 @@
 
 #include <algorithm>
 
-#include "isa.hpp"
-
 namespace karui {
 namespace {
-
-const EngineTable& table() {
-#ifdef KARUI_X86
-    switch (best_isa()) {
-        case Isa::avx512: return avx512::engine_table;
-        case Isa::avx2: return avx2::engine_table;
-        default: return generic::engine_table;
-    }
-#else
-    return generic::engine_table;
-#endif
-}
 
 constexpr int64_t block = 256;  // words whose products are computed together
 
@@ -92,27 +78,16 @@ void LanguageEngine::advance_layer(LanguageState& state, size_t number, const fl
     }
     std::vector<float> scratch(std::max(4 * s.h.size(), size_t(d.P + d.R)));
     Walk w = {};
-    w.H = padded(d.H);
+    d.put_weights(w);
     w.rows = row_of.data();
     w.step = 1;
-    w.weight_c = d.weight_c.data();
-    w.hidden = d.hidden.view();
-    w.bias_n = d.bias_n.data();
     w.h = s.h.data();
     w.c = s.c.data();
-    w.P = d.P;
-    w.R = d.R;
-    w.n_alphas = int64_t(d.alphas.size());
-    w.phi = d.phi.view();
-    w.read = d.read.view();
-    w.alphas = d.alphas.data();
-    w.bias_r = d.bias_r.data();
-    w.bias_o = d.bias_o.data();
     w.mu = s.mu.data();
     w.scratch = scratch.data();
     w.out = out;
     w.out_stride = w.out_size = d.H;
-    table().scan(layer.layer.form, &w, 1, 0, length);
+    scan_table().scan(layer.layer.form, &w, 1, 0, length);
 }
 
 void LanguageEngine::advance(LanguageState& state, const int32_t* ids, int64_t length, float* hidden, int threads) const {
