@@ -23,7 +23,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from bad_input_cases import TRAIN, Case, bad_data, bad_files, bad_luck, bad_runs, odd_data
+from bad_input_cases import TRAIN, TRAIN_LM, Case, bad_data, bad_files, bad_luck, bad_runs, odd_data
+from bad_input_language import bad_language, odd_language
 from safetensors import safe_open
 
 from karui.files import atomic_write
@@ -72,6 +73,18 @@ def prepare(folder: Path) -> None:
         ),
     }
     inputs["reviews.csv"] = f"text,label\n{reviews}"
+    running = "".join(f"{row} .\n" for row in rows * 4)
+    inputs |= {
+        "story.txt": running,
+        "zero.txt": "",
+        "blank.txt": "\n \t\n\n",
+        "latin1.txt": f"{running}caf\xe9\n".encode("latin-1"),
+        "nul.txt": f"{running}a\0b\n",
+        "line.txt": "all of it on one line",
+        "strange.txt": "Ωμέγα 漢字 \U0001f600 film\n\n  \nthe zebra\n",
+        "long.txt": f"{running}{'x' * 5000} {'film ' * 50_000}\n",
+        "utf16.txt": running.encode("utf-16"),
+    }
     for name, content in inputs.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     for name in ("hollow", "disk", "after"):
@@ -79,6 +92,8 @@ def prepare(folder: Path) -> None:
     for command in (
         f"{TRAIN} --data reviews.csv --sparse vd --out run",
         "compact run -o model.karui --no-baseline",
+        f"{TRAIN_LM} --data story.txt --out lm",
+        "compact lm -o lm.karui",
     ):
         subprocess.run(
             [KARUI, *command.split()], cwd=folder, env=environment(), check=True, capture_output=True
@@ -89,12 +104,19 @@ def prepare(folder: Path) -> None:
     oversized = (
         data[:5] + b"\xff\xff\xff\xff\x0f" + data[6:-4]
     )  # a plain part of 2^32 - 1 bytes, checksum right
+    (folder / "truncated-lm.karui").write_bytes((folder / "lm.karui").read_bytes()[:-40])
     (folder / "truncated.karui").write_bytes(data[: len(data) // 2])
     (folder / "flipped.karui").write_bytes(flipped)
     (folder / "oversized.karui").write_bytes(oversized + zlib.crc32(oversized).to_bytes(4, "little"))
     for name in ("bare", "cut"):
         shutil.copytree(folder / "run", folder / name)
-    shutil.rmtree(folder / "bare" / "checkpoints")
+    for name in ("bare-lm", "other-words"):
+        shutil.copytree(folder / "lm", folder / name)
+    for name in ("bare", "bare-lm"):
+        shutil.rmtree(folder / name / "checkpoints")
+    vocabulary = folder / "other-words" / "vocabulary.json"
+    words = json.loads(vocabulary.read_text())
+    vocabulary.write_text(json.dumps(words | {"words": words["words"][:-2], "counts": words["counts"][:-2]}))
     final = folder / "cut" / "checkpoints" / "final.safetensors"
     final.write_bytes(final.read_bytes()[:-100])
 
@@ -210,7 +232,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="record to write")
     parser.add_argument("--only", default="", help="part of the names of the cases to try")
     arguments = parser.parse_args()
-    chains = [[*bad_data(), *odd_data()], [*bad_files(), *bad_runs(), *bad_luck()]]
+    chains = [
+        [*bad_data(), *odd_data(), *odd_language()],
+        [*bad_files(), *bad_runs(), *bad_luck(), *bad_language()],
+    ]
     cases = [case for chain in chains for case in chain if arguments.only in case.name]
     mounts = can_mount()
     if not mounts:

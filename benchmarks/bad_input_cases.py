@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 TRAIN = "train classify --quiet --epochs 2 --set train.threads=1"
+TRAIN_LM = (
+    "train lm --quiet --epochs 1 --set train.threads=1 --set model.hidden_size=8 --set model.num_layers=1"
+    " --set model.num_samples=8 --set data.batch_size=4"
+)
 EAGER = f"{TRAIN} --set train.checkpoint_every_s=0 --data reviews.csv"
 FULL_REASON, READ_ONLY_REASON = "the disk is full; free some space", "read-only file system; choose another"
 
