@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from karui.cli.main import main
+from karui.runtime.language import LanguageModel
 from karui.runtime.model import load
 
 GOLDEN = sorted((Path(__file__).resolve().parent.parent / "golden").glob("*.karui"))
@@ -19,7 +20,12 @@ def test_report_for_machines(path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for matrix in report["matrices"]:
         assert matrix["bytes"] == report["bytes_by_part"][matrix["name"]]
         assert 0 < matrix["density"] <= 1
+    assert report["provenance"] == {"recipe": "golden"}
     model = load(path)
+    if isinstance(model, LanguageModel):
+        assert report["kind"] == "language model"
+        assert report["num_words"] == len(model.words)
+        return
     assert sorted(entry["word"] for entry in report["words"]) == model.words
     weights = [entry["weight"] for entry in report["words"]]
     assert weights == sorted(weights, reverse=True)
@@ -28,7 +34,6 @@ def test_report_for_machines(path: Path, capsys: pytest.CaptureFixture[str]) -> 
         change = float(model.logits_ids([[model.words.index(entry["word"]) + 1]])[0, 0] - model.logits("")[0])
         assert abs(change) == pytest.approx(entry["weight"], abs=1e-5)
         assert entry["label"] == model.labels[int(change > 0)]
-    assert report["provenance"] == {"recipe": "golden"}
 
 
 def test_report_for_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,10 +64,14 @@ def test_a_run_is_trained_and_measured(karui, tmp_path, task):
 def test_such_a_run_is_no_text_classifier(karui, tmp_path):
     run = tmp_path / "run"
     assert karui("train", "copy", "--out", run, *SETTINGS, *TASKS["copy"])[0] == 0
-    for command in (("compact", run, "-o", tmp_path / "x.karui"), ("report", run, "--baselines")):
+    refused = (
+        (("compact", run, "-o", tmp_path / "x.karui"), "only text classifiers"),
+        (("report", run, "--baselines"), "--dense and --baselines are for text classifiers"),
+    )
+    for command, reason in refused:
         code, _, err = karui(*command)
         assert code == 2
-        assert f"{run} is a run of karui train copy: only text classifiers" in err
+        assert f"{run} is a run of karui train copy: {reason}" in err
         assert len(err.splitlines()) == 1
     code, _, err = karui("eval", run, "--split=train")
     assert (code, "its splits are test and valid" in err) == (2, True)

@@ -143,9 +143,8 @@ def _checked_options(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
             has = ", ".join(sorted(known)) or "none"
             raise ValueError(f"output_options: {name} has no option {word!r}; it has {has}")
         kind = _BESIDE_AUTO.get(word, type(known[word]))
-        is_kind = isinstance(value, (int, float) if kind is float else kind) and (
-            kind is bool or not isinstance(value, bool)
-        )
+        kinds = {float: (int, float), tuple: (tuple, list)}.get(kind, kind)
+        is_kind = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))
         if not is_kind and not (known[word] == value == "auto"):
             raise ValueError(f"output_options.{word} must be {_KIND_WORDS[kind]}, got {value!r}")
     return given
