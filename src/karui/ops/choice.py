@@ -4,17 +4,28 @@ import torch
 from torch import Tensor, nn
 
 HALVES = (torch.bfloat16, torch.float16)
-COMPILED_DTYPES = (torch.float32, torch.float64, *HALVES)  # 16 bits by float32 arithmetic inside
+FULL_DTYPES = (torch.float32, torch.float64)
+COMPILED_DTYPES = (*FULL_DTYPES, *HALVES)  # 16 bits by float32 arithmetic inside
 
 
-def choose_implementation(tensor: Tensor, implementation: str | None, known: tuple[str, ...]) -> str:
-    """Return one of `known` for a tensor; raise ValueError with the remedy where a named one cannot run on it."""
+def choose_implementation(
+    tensor: Tensor,
+    implementation: str | None,
+    known: tuple[str, ...],
+    *,
+    dtypes: tuple[torch.dtype, ...] = COMPILED_DTYPES,
+) -> str:
+    """Return one of `known` for a tensor; raise ValueError with the remedy where a named one cannot run on it.
+
+    dtypes: those that "cpp" takes, `COMPILED_DTYPES` or `FULL_DTYPES`.
+    """
     if implementation is not None and implementation not in known:
         raise ValueError(f"implementation must be None or one of {known}, got {implementation!r}")
-    compiled = tensor.device.type == "cpu" and tensor.dtype in COMPILED_DTYPES
+    compiled = tensor.device.type == "cpu" and tensor.dtype in dtypes
     if implementation == "cpp" and not compiled:
+        kind = "float32 or float64" if dtypes == FULL_DTYPES else "floating-point"
         raise ValueError(
-            f"implementation 'cpp' needs a floating-point CPU tensor, got {tensor.dtype} on {tensor.device}; "
+            f"implementation 'cpp' needs a {kind} CPU tensor, got {tensor.dtype} on {tensor.device}; "
             "move it with .cpu() or choose 'reference'"
         )
     if implementation == "triton":

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, distributed
 
 from karui.ops.row_update import sum_rows
-from karui.optim.rows import rows_of, with_rows
+from karui.ops.sparse_rows import sparse_rows
+from karui.optim.rows import rows_of
 
 
 @torch.no_grad()
@@ -47,7 +48,7 @@ def exchange_sparse_gradients(
         counts = [int(size) for size in sizes]
         ids, values = (_gather(part, counts, group) for part in (ids, values))
         ids, values = sum_rows(ids, values)
-        parameter.grad = with_rows(parameter, ids, values.div_(world), is_coalesced=True)
+        parameter.grad = sparse_rows(ids, values.div_(world), parameter.shape)
 
 
 def _gather(part: Tensor, counts: list[int], group: "distributed.ProcessGroup | None") -> Tensor:

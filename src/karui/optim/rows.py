@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from karui.ops.row_update import sum_rows
+from karui.ops.sparse_rows import sparse_rows
 
 
 def rows_of(grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,15 +17,8 @@ def rows_of(grad: Tensor) -> tuple[Tensor, Tensor]:
     return grad._indices()[0], grad._values()  # noqa: SLF001
 
 
-def with_rows(grad: Tensor, ids: Tensor, values: Tensor, *, is_coalesced: bool) -> Tensor:
-    """Return a sparse gradient of the shape of `grad` that consists of these rows."""
-    return torch.sparse_coo_tensor(
-        ids[None], values, grad.shape, is_coalesced=is_coalesced, check_invariants=False
-    )
-
-
 def coalesced(grad: Tensor) -> Tensor:
     """Return the sparse gradient with each id once, in rising order; as it is where that holds already."""
     if grad.is_coalesced():
         return grad
-    return with_rows(grad, *sum_rows(*rows_of(grad)), is_coalesced=True)
+    return sparse_rows(*sum_rows(*rows_of(grad)), grad.shape)

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from karui.ops.choice import is_traced
 from karui.ops.sampled_logits import TERMS, sampled_logits
 from karui.output.base import exact_dtype
-from karui.output.table import gather_rows, row_gradient
+from karui.output.table import gather_rows, row_gradient, set_ranges
 
 GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of float64 a GPU's matrix units gain nothing
 
@@ -74,7 +74,7 @@ class _FusedTerms(torch.autograd.Function):
         first = of_target + terms.of_target if terms.includes_target else None
         slopes, reduced = x.new_empty(n, count), torch.empty_like(of_target)
         slope_first = None if first is None else torch.empty_like(of_target)
-        for s, part in enumerate(_ranges(n, sets)):
+        for s, part in enumerate(set_ranges(n, sets)):
             torch.mm(x[part], noise_rows[s].t(), out=slopes[part])
             hits = (target[part], noise[s]) if terms.drops_hits else None
             own = None if first is None else first[part]
@@ -94,7 +94,7 @@ class _FusedTerms(torch.autograd.Function):
         if slope_first is not None:
             own = own + grad * slope_first
         shape, weight_dtype, bias_dtype = ctx.table
-        needs, ranges = ctx.needs_input_grad, _ranges(len(x), len(noise))
+        needs, ranges = ctx.needs_input_grad, set_ranges(len(x), len(noise))
         grad_hidden = grad_weight = grad_bias = grad_shift = None
         if needs[0]:
             grad_hidden = torch.empty_like(x)
@@ -116,12 +116,6 @@ class _FusedTerms(torch.autograd.Function):
             parts = [(target, own), (noise.view(-1), grad_shift.view(-1))]
             grad_bias = row_gradient(shape[:1], parts, dtype=bias_dtype, sparse=ctx.sparse)
         return grad_hidden, grad_weight, grad_bias, grad_shift if needs[3] else None, None, None, None
-
-
-def _ranges(n: int, sets: int) -> list[slice]:
-    """Positions of each set: as `karui.output.table.cut` has them, equal but for the last."""
-    size = -(-n // sets)
-    return [slice(min(s * size, n), min((s + 1) * size, n)) for s in range(sets)]
 
 
 def fused_losses(
@@ -196,6 +190,6 @@ def _terms_of_rows(
             term=terms.term,
             implementation=form,
         )
-        for s, part in enumerate(_ranges(n, sets))
+        for s, part in enumerate(set_ranges(n, sets))
     ]
     return of_target, torch.cat(reduced)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from karui.ops.sparse_rows import spread_rows
 from karui.output.base import exact_dtype, matmul_dtype
 
 
@@ -76,19 +77,11 @@ class _GroupedNll(torch.autograd.Function):
             at = until
         ids = torch.cat([torch.arange(g.first_word, g.end_word, device=weight.device) for g in ctx.groups])
         grad_hidden = x_grad.mul_(grads[0][:, None].to(dtype)).to(hidden.dtype)
-        grad_weight = _spread(ids, values.to(weight.dtype), weight, sparse=ctx.sparse)
+        grad_weight = spread_rows(ids, values.to(weight.dtype), weight, sparse=ctx.sparse)
         grad_bias = None
         if bias is not None and biases is not None:
-            grad_bias = _spread(ids, biases.to(bias.dtype), bias, sparse=ctx.sparse)
+            grad_bias = spread_rows(ids, biases.to(bias.dtype), bias, sparse=ctx.sparse)
         return grad_hidden, grad_weight, grad_bias, *(None,) * 5
-
-
-def _spread(ids: Tensor, values: Tensor, table: Tensor, *, sparse: bool) -> Tensor:
-    if sparse:
-        return torch.sparse_coo_tensor(
-            ids[None], values, table.shape, is_coalesced=True, check_invariants=False
-        )
-    return torch.zeros_like(table).index_copy_(0, ids, values)
 
 
 def grouped_nll(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from karui.ops.sparse_rows import sparse_rows
 from karui.output.base import exact_dtype, matmul_dtype
 
 SAVED_NUMBERS = 2**26  # logits kept for the backward; more are computed again, chunk by chunk
@@ -100,8 +101,7 @@ def all_rows(gradient: Tensor, *, sparse: bool) -> Tensor:
     """A gradient with every row of its table, dense or as a sparse tensor: row-wise optimizers take no other."""
     if not sparse:
         return gradient
-    ids = torch.arange(len(gradient), device=gradient.device)[None]
-    return torch.sparse_coo_tensor(ids, gradient, gradient.shape, is_coalesced=True, check_invariants=False)
+    return sparse_rows(torch.arange(len(gradient), device=gradient.device), gradient, gradient.shape)
 
 
 def linear_nll(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from karui.ops.row_update import sum_rows
+from karui.ops.sparse_rows import sparse_rows
 from karui.output.base import exact_dtype
 
 SPARSE_FROM = 50_000  # classes: below, one dense gradient is cheaper than its bookkeeping
@@ -33,9 +34,7 @@ def row_gradient(
     wide = exact_dtype(dtype)
     if sparse and all(values.dtype == wide for _, values in parts):
         rows, total = sum_rows(torch.cat([ids for ids, _ in parts]), [values for _, values in parts])
-        return torch.sparse_coo_tensor(
-            rows.unsqueeze(0), total.to(dtype), tuple(shape), is_coalesced=True, check_invariants=False
-        )
+        return sparse_rows(rows, total.to(dtype), shape)
     if sparse:
         ids = torch.cat([ids for ids, _ in parts])
         rows, place = torch.unique(ids, return_inverse=True)
@@ -46,11 +45,7 @@ def row_gradient(
     for place, (_, values) in zip(places, parts, strict=True):
         total.index_add_(0, place, values.to(wide))
     total = total.to(dtype)
-    if rows is None:
-        return total
-    return torch.sparse_coo_tensor(
-        rows.unsqueeze(0), total, tuple(shape), is_coalesced=True, check_invariants=False
-    )
+    return total if rows is None else sparse_rows(rows, total, shape)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -81,19 +76,30 @@ def gather_rows(
     return rows, values
 
 
+def set_size(n_positions: int, sets: int) -> int:
+    """C = ceil(N / S): positions that share a set of noise words; the last sets have fewer, or none."""
+    return -(-n_positions // sets)
+
+
+def set_ranges(n_positions: int, sets: int) -> list[slice]:
+    """The positions of each set, C of them at most."""
+    size = set_size(n_positions, sets)
+    return [slice(min(s * size, n_positions), min((s + 1) * size, n_positions)) for s in range(sets)]
+
+
 def cut(x: Tensor, sets: int) -> Tensor:
-    """(S, C, ...) of x (N, ...): S ranges of C = ceil(N / S) positions, zeros behind the last one."""
-    size = -(-len(x) // sets)
+    """(S, C, ...) of x (N, ...): the ranges of `set_ranges`, with zeros behind the last position."""
+    size = set_size(len(x), sets)
     if size * sets != len(x):
         x = torch.cat([x, x.new_zeros(size * sets - len(x), *x.shape[1:])])
     return x.view(sets, size, *x.shape[1:])
 
 
 def spread(of_sets: Tensor, n_positions: int) -> Tensor:
-    """(N, K) of (S, K): to each position of `cut`'s ranges its set; one set is left to broadcasting as (1, K)."""
+    """(N, K) of (S, K): to each position its set; one set is left to broadcasting as (1, K)."""
     if len(of_sets) == 1:
         return of_sets
-    return of_sets.repeat_interleave(-(-n_positions // len(of_sets)), 0)[:n_positions]
+    return of_sets.repeat_interleave(set_size(n_positions, len(of_sets)), 0)[:n_positions]
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from karui.ops.choice import is_traced
+from karui.ops.choice import FULL_DTYPES, choose_implementation, is_traced
 from karui.ops.row_update import reference
 
 __all__ = ["lazy_adam_", "row_adagrad_", "sum_rows"]
@@ -102,25 +102,8 @@ def lazy_adam_(
 
 
 def _choose(tensor: Tensor, implementation: str | None) -> str:
-    """As `choose_implementation`, but rows of 16 bits are the reference's: their sums are made in 32."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
-    compiled = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
-    if implementation == "cpp" and not compiled:
-        raise ValueError(f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {tensor.dtype}")
-    if implementation == "triton":
-        from karui.ops import triton_launch
-
-        triton_launch.check_can_run(tensor)
-    if implementation is not None:
-        return implementation
-    if compiled:
-        return "cpp"
-    if tensor.is_cuda:
-        from karui.ops import triton_launch
-
-        return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
-    return "reference"
+    """Rows of 16 bits are the reference's: their sums are made in 32."""
+    return choose_implementation(tensor, implementation, IMPLEMENTATIONS, dtypes=FULL_DTYPES)
 
 
 def _check(ids: Tensor, parts: Sequence[Tensor], weight: Tensor | None = None) -> None:

@@ -5,11 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from karui.ops.choice import is_traced
+from karui.ops.choice import FULL_DTYPES, choose_implementation, is_traced
 from karui.ops.tree_path import reference
 
 IMPLEMENTATIONS = ("reference", "cpp", "triton")
-DTYPES = (torch.float32, torch.float64)
 MAX_LEAVES, MAX_TOTAL = 2**30, 2**62
 
 
@@ -118,19 +117,6 @@ def build_huffman(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
 
 def _choose(tensor: Tensor, implementation: str | None) -> str:
     """One of IMPLEMENTATIONS: the caller's word, or the fastest; on a CPU compilers see the reference."""
-    if implementation not in (None, *IMPLEMENTATIONS):
-        raise ValueError(f"implementation must be None or one of {IMPLEMENTATIONS}, got {implementation!r}")
-    possible = tensor.device.type == "cpu" and tensor.dtype in DTYPES
-    if implementation == "cpp" and not possible:
-        raise ValueError(
-            f"implementation 'cpp' needs a float32 or float64 CPU tensor, got {tensor.dtype} on {tensor.device}"
-        )
-    if implementation == "triton" or (implementation is None and tensor.is_cuda):
-        from karui.ops import triton_launch  # not above: it imports the compiler of graphs, seconds
-
-        if implementation is None:
-            return "triton" if triton_launch.runs_by_itself(tensor) else "reference"
-        triton_launch.check_can_run(tensor)
-    if implementation is not None:
-        return implementation
-    return "cpp" if possible and not is_traced(tensor) else "reference"
+    if implementation is None and not tensor.is_cuda and is_traced(tensor):
+        return "reference"
+    return choose_implementation(tensor, implementation, IMPLEMENTATIONS, dtypes=FULL_DTYPES)

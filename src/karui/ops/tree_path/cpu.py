@@ -8,6 +8,7 @@ from torch import Tensor
 from karui import _native
 from karui.ops.double_backward import differentiable_gradients
 from karui.ops.eager import addresses
+from karui.ops.sparse_rows import spread_rows
 from karui.ops.tree_path import reference
 
 
@@ -45,8 +46,9 @@ class _TreePath(torch.autograd.Function):
         grad_weight = grad_bias = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             ids, rows, biases = _rows(hidden, slope, grad, nodes, offsets, has_bias=bias is not None)
-            grad_weight = spread(ids, rows, weight, sparse=ctx.sparse)
-            grad_bias = None if bias is None else spread(ids, biases, bias, sparse=ctx.sparse)
+            grad_weight = spread_rows(ids, rows, weight, sparse=ctx.sparse)
+            if bias is not None and biases is not None:
+                grad_bias = spread_rows(ids, biases, bias, sparse=ctx.sparse)
         return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
@@ -63,16 +65,6 @@ def _rows(
     threads = torch.get_num_threads()
     _native.tree_path_backward(N, H, threads, hidden.dtype == torch.float64, U, addresses(*arrays))
     return unique[:U].clone(), of_weight, of_bias
-
-
-def spread(ids: Tensor, rows: Tensor | None, table: Tensor, *, sparse: bool) -> Tensor:
-    """The gradient of `table` that is zero outside `ids`, which ascend: a sparse tensor, or a dense one."""
-    assert rows is not None
-    if sparse:
-        return torch.sparse_coo_tensor(
-            ids[None], rows, table.shape, is_coalesced=True, check_invariants=False
-        )
-    return torch.zeros_like(table).index_copy_(0, ids, rows)
 
 
 def tree_path(

@@ -13,6 +13,7 @@ from torch import Tensor
 from karui.ops.choice import is_traced
 from karui.ops.double_backward import differentiable_gradients
 from karui.ops.eager import eager_twin
+from karui.ops.sparse_rows import sparse_rows
 from karui.ops.tree_path import reference
 from karui.ops.tree_path.triton_kernels import forward_kernel, node_kernel, paths_kernel, piece_kernel
 from karui.ops.triton_launch import COMPILE_OPTIONS, on_device_of
@@ -152,17 +153,14 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         if ctx.sparse:
             run: Any = sparse_op if traced else _sparse_gradients
             unique, *values = run(*arrays)
-            of_weight, of_bias = (_sparse(unique, *p) for p in zip(values, (weight, bias), strict=True))
+            of_weight, of_bias = (
+                None if table is None else sparse_rows(unique, rows, table.shape)
+                for rows, table in zip(values, (weight, bias), strict=True)
+            )
         else:
             run = dense_op if traced else _dense_gradients
             of_weight, of_bias = run(*arrays, weight.shape[0])
     return grad_hidden, of_weight, None if bias is None else of_bias, *[None] * 5
-
-
-def _sparse(ids: Tensor, values: Tensor, table: Tensor | None) -> Tensor | None:
-    if table is None:
-        return None
-    return torch.sparse_coo_tensor(ids[None], values, table.shape, is_coalesced=True, check_invariants=False)
 
 
 forward_op.register_autograd(_backward, setup_context=_setup)
