@@ -6,6 +6,7 @@ both). The SST archive's own hash is unknown too; the SHA-256 of its member is k
 """
 
 from karui.data.catalogue_entry import DataFile, NamedSet, Part
+from karui.data.catalogue_images import IMAGE_ENTRIES
 from karui.data.catalogue_language import LANGUAGE_ENTRIES
 
 _GITHUB = "https://raw.githubusercontent.com"
@@ -320,6 +321,7 @@ _ENTRIES = (
         "https://yann.lecun.com/exdb/mnist/",
         "images",
     ),
+    *IMAGE_ENTRIES,
     *(_music(name) for name in _MUSIC_FILES),
     *LANGUAGE_ENTRIES,
 )

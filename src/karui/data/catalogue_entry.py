@@ -39,8 +39,8 @@ class Part:
 class NamedSet:
     """A set known by name. `counts` are the published ones by split; "all" is a set tested by folds.
 
-    `kind` says which reader it has: `karui.data.load` ("text"), `mnist` ("images"), `poly_music` ("music") or
-    `language` ("language").
+    `kind` says which reader it has: `karui.data.load` ("text"), `mnist` or `cifar` ("images"), `poly_music`
+    ("music") or `language` ("language").
     """
 
     name: str
