@@ -55,7 +55,7 @@ def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: Spar
     if sparse.method == "none":
         return classifier
     method = SparseVariationalDropout(
-        threshold=sparse.threshold, log_sigma_init=sparse.log_sigma_init, groups=sparse.groups
+        threshold=sparse.threshold, log_sigma_init=sparse.log_sigma_init, groups=sparse.groups or ("word",)
     )
     return sparsify(classifier, method)
 

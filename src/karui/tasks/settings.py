@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from karui.targets import KINDS, Target
 from karui.tasks.sequence_settings import ALPHAS_DEFAULT
 
 RecurrentName = Literal["sru", "statistical-ru", "lstm", "gru", "qrnn", "mingru", "none"]
 PoolingName = Literal["last", "mean", "max", "mean+max"]
 ActivationName = Literal["identity", "tanh", "relu"]
-SparseMethod = Literal["none", "vd"]
+SparseMethod = Literal["none", "vd", "l0", "magnitude"]
 TeacherName = Literal["none", "linear"]
-GroupName = Literal["word", "neuron"]
+GroupName = Literal["weight", "word", "dimension", "input", "neuron", "output", "gate", "rank", "16x1", "8x4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,19 +145,79 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SparseSettings:
-    """How weights become zero. The weight of the penalty and its ramp are the training loop's."""
+    """How weights become zero, and what the model shall come to; at most one target. Without a target the strength is
+    the penalty's, whose weight and ramp are the training loop's.
+    """
 
     method: SparseMethod = "none"
-    """"vd" = sparse variational dropout; "none" trains a dense model."""
+    """"vd" = sparse variational dropout, "l0" = hard concrete gates, "magnitude" = the smallest weights go; "none"
+    trains a dense model."""
+
+    groups: tuple[GroupName, ...] | None = None
+    """What goes as one: weight, word, dimension (of an embedding), input, output, gate, rank, 16x1, 8x4; none: the
+    method's own."""
 
     threshold: float = 3.0
-    """Log noise ratio from which a weight is pruned."""
+    """vd: log noise ratio from which a weight is pruned where no target is set."""
 
     log_sigma_init: float = -3.0
-    """First log standard deviation of each weight's noise."""
+    """vd: first log standard deviation of each weight's noise."""
 
-    groups: tuple[GroupName, ...] = ("word",)
-    """Multiplicative variables: one a word, one a neuron, so that whole words and neurons can go."""
+    drop_rate: float = 0.1
+    """l0: first probability that a gate is closed."""
+
+    l0_lambda: float = 1.0
+    """l0: price of an expected weight, in nats over all training examples, where no target is set."""
+
+    gate_lr: float = 0.0
+    """Learning rate of gates and of the noise's variances; 0: the method's own multiple of train.lr."""
+
+    target_density: float | None = None
+    """Kept weights / weights that can be pruned (biases and norms are neither), such as 0.05."""
+
+    target_params: int | None = None
+    """Numbers that the model stores: kept weights, and all biases, norms and layers that stay dense."""
+
+    target_size: str | None = None
+    """Bytes of the file that `karui compact` writes, such as 50kB (k = 1000; 50KiB is 51,200); never above it."""
+
+    target_flops: float | None = None
+    """Floating-point operations of the matrix products of one step (a token, a pixel, an image), two a kept weight."""
+
+    prune_from: float = 0.0
+    """Share of the run at which the density begins to fall to its target."""
+
+    prune_until: float = 0.6
+    """Share of the run at which it is there."""
+
+    def __post_init__(self) -> None:
+        targets = {name: getattr(self, f"target_{name}") for name in KINDS}
+        given = [name for name, value in targets.items() if value is not None]
+        others = " and ".join(f"target_{name}" for name in given)
+        _check(f"target_{(given or KINDS)[0]}", others, "the only target", len(given) < 2)
+        if given:
+            try:
+                Target(**targets)
+            except ValueError as error:
+                raise ValueError(f"target_{error}") from error
+            _check("method", self.method, "l0, vd or magnitude with a target", self.method != "none")
+        elif self.method == "magnitude":
+            raise ValueError(
+                "method=magnitude needs a target: --target-size, --target-density, --target-params or --target-flops"
+            )
+        for name in ("l0_lambda", "gate_lr"):
+            _check(name, getattr(self, name), ">= 0", getattr(self, name) >= 0)
+        _check("drop_rate", self.drop_rate, "in (0, 1)", 0 < self.drop_rate < 1)
+        ends = (self.prune_from, self.prune_until)
+        _check(
+            "prune_until", self.prune_until, "above prune_from, both in [0, 1]", 0 <= ends[0] < ends[1] <= 1
+        )
+
+    @property
+    def target(self) -> Target | None:
+        """What the model shall come to, if that is set."""
+        targets = {name: getattr(self, f"target_{name}") for name in KINDS}
+        return None if all(value is None for value in targets.values()) else Target(**targets)
 
 
 def _check(name: str, value: object, expectation: str, is_met: bool) -> None:
