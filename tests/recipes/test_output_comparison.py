@@ -32,7 +32,17 @@ def test_rows_are_found_by_the_beginning_of_their_names():
 
 
 @pytest.mark.parametrize(
-    "change", [{"seconds": 0.0}, {"tokens": 0}, {"factors": ()}, {"trial_seconds": -1.0}]
+    "change",
+    [
+        {"seconds": 0.0},
+        {"tokens": 0},
+        {"factors": ()},
+        {"factors": (1.0, 0.5)},
+        {"factors": (0.0, 1.0)},
+        {"trial_seconds": -1.0},
+        {"trial_tokens": -1},
+        {"extensions": -1},
+    ],
 )
 def test_budgets_are_checked(change):
     with pytest.raises(ValueError, match=next(iter(change))):

@@ -10,7 +10,7 @@ from karui.output.table import SPARSE_FROM
 from karui.recipes.output_comparison import ENWIKI, PTB
 from karui.report.comparison import Part, layer_table, parts_of, text_table
 from karui.report.comparison_claims import CLAIMS, verdict_of, winners
-from karui.report.comparison_page import PAGE, TRAINED, page, update_pages
+from karui.report.comparison_page import PAGE, TRAINED, page, perplexity_against_seconds, update_pages
 from karui.report.records import write_record
 from karui.tasks.language_model import SPARSE_CLASSES
 
@@ -22,7 +22,10 @@ SETTINGS = {
     "seconds": 100.0,
     "tokens": 5000,
     "factors": [0.5, 1.0],
+    "extensions": 2,
     "trial_seconds": 12.0,
+    "trial_tokens": 700,
+    "most_seconds": 1200.0,
     "valid_tokens": 0,
     "test_tokens": 0,
 }
@@ -53,11 +56,13 @@ def text_record(method, at_time, at_tokens, *, name="ptb", step_ms=50.0, **metri
         "perplexity_at_time": at_time, "tokens_at_time": 9000, "perplexity_at_tokens": at_tokens,
         "cpu_seconds_at_tokens": 40.0, "log_z_mean": 3.0, "log_z_sd": 0.5,
     }  # fmt: skip
-    trials = [{"factor": 0.5, "valid": 200.0}, {"factor": 1.0, "valid": 300.0}]
+    trials = [
+        {"factor": factor, "valid": valid} for factor, valid in ((0.25, 250.0), (0.5, 200.0), (1.0, 300.0))
+    ]
     return {
         "task": "output-comparison", "data": {"name": name, "subset": False}, "recipe": f"output-comparison-{name}",
         **SURROUNDINGS, "metrics": {**found, **metrics}, "method": method, "settings": {**SETTINGS, "name": name},
-        "curve": curve, "trials": trials, "diverged": None,
+        "curve": curve, "curve_at_tokens": curve, "trials": trials, "factor": 0.5, "reasons": {},
     }  # fmt: skip
 
 
@@ -208,7 +213,8 @@ def test_verdicts():
 
 def test_tables_hold_the_figures_and_leave_out_what_is_missing():
     records = changed("nce", perplexity_at_time=None, tokens_at_time=None, perplexity_at_tokens=None)
-    records[3]["diverged"] = {"cpu_seconds": 12.0, "examples": 3000}
+    records[3]["reasons"] = {"perplexity_at_tokens": "would take 22 minutes"}
+    records[1]["factor"] = 1.0
     part = parts_of(records)[0]
     table = text_table(part)
     assert table.rows[0] == [
@@ -220,10 +226,13 @@ def test_tables_hold_the_figures_and_leave_out_what_is_missing():
         "49.0",
         "120",
         "1.50",
-        "0.5",
+        "1",
     ]
     assert table.rows[-1][:4] == ["NCE", "–", "–", "–"]
-    assert table.notes == ["NCE: the loss was no longer finite after 12 s and 3,000 tokens"]
+    assert table.notes == [
+        "sampled softmax: the best rate is the largest of those tried.",
+        "NCE: no score at equal tokens, would take 22 minutes.",
+    ]
     alone = layer_table(parts_of(records)[1])
     assert alone.rows == [
         ["sampled softmax", "30.0", "1.0", "30×", "1", "1.17", "0.050"],
@@ -245,9 +254,35 @@ def test_what_the_page_says_by_heart_is_so():
     assert f"from {SPARSE_FROM:,} words up" in TRAINED
     assert SPARSE_CLASSES == SPARSE_FROM
     assert "Perplexities within 3 % are called equal." in page(RECORDS)
-    for name in ("model", "train", "factors", "trial_seconds"):  # told once, for both texts
+    for name in (
+        "model",
+        "train",
+        "factors",
+        "extensions",
+        "trial_seconds",
+        "most_seconds",
+    ):  # told once, for both texts
         assert getattr(PTB, name) == getattr(ENWIKI, name)
     assert (PTB.data.batch_size, PTB.data.bptt_len) == (ENWIKI.data.batch_size, ENWIKI.data.bptt_len)
+
+
+def test_the_rules_are_those_of_the_settings():
+    text = page([*RECORDS, text_record("full", 1.0, 1.0, name="other", classes=20_000)])
+    assert "0.5, 1, and one beyond, up to 2 times" in text
+    assert "A trial takes 12 s, or longer until it has read 700 tokens of ptb and 700 tokens of other" in text
+    assert "would take more than 20 minutes is not made" in text
+    assert "a point inside a line is not where a shorter run would have ended." in text
+
+
+def test_a_loss_without_a_bound_is_told_and_does_not_press_the_others_flat():
+    assert "no lower bound" not in page([*RECORDS, text_record("importance", 125.0, 150.0)])
+    astray = text_record("importance", 5000.0, 150.0)
+    text = page([*RECORDS, astray])
+    assert (
+        text.count("- importance sampling: its estimate of Z holds the target only where it was drawn") == 1
+    )
+    assert "Beyond the upper edge: importance sampling (up to 10,000)." in text
+    assert perplexity_against_seconds(parts_of([*RECORDS, astray])[0]).startswith(b"\x89PNG")
 
 
 def test_without_records_there_is_no_page(tmp_path):
@@ -275,7 +310,7 @@ def test_incomplete_records_are_named():
 def store(folder, records):
     """Write records as `karui reproduce` does."""
     for record in records:
-        keys = ("method", "settings", "curve", "trials", "diverged", "threads")
+        keys = ("method", "settings", "curve", "trials", "factor", "reasons", "threads")
         write_record(
             folder, task=record["task"], data=record["data"]["name"], subset=False, recipe=record["recipe"], seed=0,
             metrics=record["metrics"], details={key: record[key] for key in keys if key in record},

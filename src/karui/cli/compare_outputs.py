@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,45 +73,82 @@ def _alone(row: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _on_text(row: Any, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Choose the learning rates by short trials, train by the clock, look at the layer."""
+    """Choose the learning rates by short trials, train to equal time and to equal tokens, look at the layer."""
     from karui.tasks.language import load_corpus
     from karui.tasks.output_process import PeakMemory
     from karui.train.timed import Budget
 
     wanted = row.comparison
     corpus = load_corpus(wanted.data)
-    memory, trials, peaks = PeakMemory(), [], []
+    memory, peaks = PeakMemory(), []
     memory()
-    for factor in wanted.factors:
-        seen = len(peaks)
-        trial = _train(
-            row,
-            corpus,
-            factor,
-            Budget(wanted.trial_seconds, 0, opens_test=False),
-            after_steps=lambda _, seen=seen: peaks.append(memory()) if seen == 0 else None,
-        )[1]
-        valid = trial.at_time and trial.at_time["valid"]
-        trials.append({"factor": round(factor, 4), "valid": valid})
+
+    def trial(factor: float) -> float | None:
+        """Validation perplexity of a short run; the memory is that of the first one's training steps."""
+        is_first = not peaks
+        budget = Budget(wanted.trial_seconds, wanted.trial_tokens, opens_test=False)
+        looks = (lambda _: peaks.append(memory())) if is_first else (lambda _: None)
+        end = _train(row, corpus, factor, budget, after_steps=looks)[1].end
+        valid = end and end["valid"]
         shown = "diverged" if valid is None else f"validation perplexity {valid:.2f}"
         say(f"{row.name}  learning rates x {factor:.3g}  {shown}")
-    sound = [trial for trial in trials if trial["valid"] is not None] or trials[:1]
-    chosen = min(range(len(trials)), key=lambda k: (trials[k] not in sound, trials[k]["valid"] or math.inf))
-    budget = Budget(wanted.seconds, wanted.tokens, wanted.marks, wanted.most_seconds)
-    task, result = _train(row, corpus, wanted.factors[chosen], budget, say=say)
+        return valid
+
+    factor, trials = choose_factor(wanted.factors, wanted.extensions, trial)
+    timed_task, timed = _train(row, corpus, factor, Budget(wanted.seconds, marks=wanted.marks), say=say)
+    limit = Budget(examples=wanted.tokens, marks=wanted.marks, most_seconds=wanted.most_seconds)
+    read_task, read = _train(row, corpus, factor, limit, say=say)
     metrics = {
         "classes": len(corpus.words),
-        "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
-        "step_ms": round(1e3 * statistics.median(result.step_seconds), 3),
+        "parameters": sum(parameter.numel() for parameter in timed_task.model.parameters()),
+        "step_ms": round(1e3 * statistics.median([*timed.step_seconds, *read.step_seconds]), 3),
         "peak_mb": round(max(peaks), 1),
-        "perplexity_at_time": result.at_time and result.at_time["test"],
-        "tokens_at_time": result.at_time and result.at_time["examples"],
-        "perplexity_at_tokens": result.at_examples and result.at_examples["test"],
-        "cpu_seconds_at_tokens": result.at_examples and result.at_examples["cpu_seconds"],
-        **_look(row, task, corpus),
+        "perplexity_at_time": timed.end and timed.end["test"],
+        "tokens_at_time": timed.end and timed.end["examples"],
+        "perplexity_at_tokens": read.end and read.end["test"],
+        "cpu_seconds_at_tokens": read.end and read.end["cpu_seconds"],
+        **_look(row, timed_task if timed.examples >= read.examples else read_task, corpus),
     }
-    details = {"trials": trials, "curve": result.curve, "diverged": result.diverged}
-    return metrics, {"data": corpus.name, "subset": corpus.subset, **details}
+    reasons = {"perplexity_at_time": why_none(timed), "perplexity_at_tokens": why_none(read)}
+    return metrics, {
+        "data": corpus.name,
+        "subset": corpus.subset,
+        "factor": round(factor, 4),
+        "trials": trials,
+        "curve": timed.curve,
+        "curve_at_tokens": read.curve,
+        "reasons": {name: reason for name, reason in reasons.items() if reason},
+    }
+
+
+def choose_factor(
+    factors: Sequence[float], extensions: int, trial: Callable[[float], float | None]
+) -> tuple[float, list[dict[str, Any]]]:
+    """Try the factors, rising, and return the best one and all trials, rising too.
+
+    trial: returns a score, lower is better; None: diverged, which is worse than any. While the best is the smallest or
+    the largest, one beyond it is tried, at the distance of its neighbour, up to `extensions` times; where all diverged,
+    a smaller one.
+    """
+    scores = {factor: trial(factor) for factor in factors}
+    for left in range(extensions, -1, -1):
+        tried = sorted(scores)
+        best = min(tried, key=lambda factor: (scores[factor] is None, scores[factor] or math.inf, factor))
+        if not left or len(tried) == 1 or best not in (tried[0], tried[-1]):
+            break
+        beyond = best * best / (tried[1] if best == tried[0] else tried[-2])
+        scores[beyond] = trial(beyond)
+    return best, [{"factor": round(factor, 4), "valid": scores[factor]} for factor in sorted(scores)]
+
+
+def why_none(result: Any) -> str | None:
+    """Say why a run by the clock has no score; None where it has one."""
+    if result.too_long is not None:
+        return f"would take {result.too_long / 60:.0f} minutes"
+    if result.diverged is not None:
+        at = result.diverged
+        return f"the loss was no longer finite after {at['cpu_seconds']:.0f} s and {at['examples']:,} tokens"
+    return "the perplexity is too large for a number" if result.end["test"] is None else None
 
 
 def _train(

@@ -22,11 +22,11 @@ def make_rows(rows: dict[str, Any], *, results: Path, jobs: int, quiet: bool) ->
     Rows on a text use one thread each and run `jobs` at a time; those of layers alone use all and run one by one.
 
     Raises:
-        UserError: rows failed; the others have their records.
+        UserError: rows failed, the others have their records; or a record is there that has other settings.
     """
     from karui.recipes.output_comparison import TextComparison
 
-    pending = {name: row for name, row in rows.items() if not record_path(results, row).exists()}
+    pending = {name: row for name, row in rows.items() if not _is_made(results, row)}
     if len(rows) == 1:
         for row in pending.values():
             make_row(row, results, (lambda _: None) if quiet else _say)
@@ -40,6 +40,22 @@ def make_rows(rows: dict[str, Any], *, results: Path, jobs: int, quiet: bool) ->
                 f"{len(failed)} of {len(pending)} rows failed ({', '.join(failed)}); run it again for those"
             )
     return [_made(name, record_path(results, row)) for name, row in rows.items()]
+
+
+def _is_made(results: Path, row: Any) -> bool:
+    """Tell whether the record of a row is there; one of other settings is nobody's to take or to write over."""
+    from karui.recipes.output_comparison import settings_of
+    from karui.report.comparison import settings_differ
+
+    path = record_path(results, row)
+    if not path.exists():
+        return False
+    stored = json.loads(path.read_text(encoding="utf-8")).get("settings")
+    if settings_differ(stored, json.loads(json.dumps(settings_of(row)))):
+        raise UserError(
+            f"{path} has other settings; remove it to make the row again, or name another --results folder"
+        )
+    return True
 
 
 def _made(name: str, path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The comparison of output layers: one recurrent model, one text, every method of `karui.output` in turn.
 
-A row trains one method by the clock (`karui.train.timed`): the test perplexity at equal CPU time and that after equal
-numbers of tokens come from the same run. The learning rate is constant, so that every point of a curve could have been
-its end.
+A row trains one method by the clock (`karui.train.timed`): short trials choose the learning rates, one run ends at
+equal CPU time, one after equal numbers of tokens. The learning rates fall linearly to zero over each of them, so that
+each figure is the end of a run of its own.
 """
 
 from dataclasses import dataclass
@@ -35,22 +35,28 @@ class TextComparison:
     """The optimizer; its learning rates are multiplied by the factor that the trials choose."""
 
     seconds: float
-    """Equal time: CPU seconds of training."""
+    """Equal time: CPU seconds of training, over which the learning rates fall to zero."""
 
     tokens: int
-    """Equal epochs: training tokens that every method reads, for slow methods beyond `seconds`."""
+    """Equal epochs: training tokens of the other run, over which they fall to zero too."""
 
     most_seconds: float
-    """CPU seconds after which a method stops, whatever it has read."""
+    """CPU seconds that the run of equal tokens may take; one that would take longer is not made."""
 
     marks: tuple[float, ...]
-    """CPU seconds at which validation is scored, besides `seconds`."""
+    """CPU seconds at which validation is scored, besides the end."""
 
     factors: tuple[float, ...] = (1 / 3, 1.0, 3.0)
-    """Factors on both learning rates, one short trial each; the best on validation is the row's."""
+    """Factors on both learning rates, rising, one short trial each; the best on validation is the row's."""
 
-    trial_seconds: float = 12.0
-    """CPU seconds of training of a trial."""
+    extensions: int = 2
+    """Further factors that are tried, one by one, while the best one is the smallest or the largest."""
+
+    trial_seconds: float = 8.0
+    """CPU seconds of training that a trial takes at least."""
+
+    trial_tokens: int = 0
+    """Training tokens that a trial reads at least: slow methods need steps too before their rates can be told apart."""
 
     valid_tokens: int = 0
     """Validation tokens of a point of the curve; 0 = all."""
@@ -65,8 +71,12 @@ class TextComparison:
         for name in ("seconds", "tokens", "most_seconds", "trial_seconds", "queries"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if not self.factors:
-            raise ValueError("factors must hold at least one factor, got ()")
+        for name in ("extensions", "trial_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        rising = all(a < b for a, b in zip((0.0, *self.factors), self.factors, strict=False))
+        if not self.factors or not rising:
+            raise ValueError(f"factors must hold at least one factor > 0, rising, got {self.factors}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,30 +117,38 @@ _MODEL = LanguageModelSettings(
     gate_bias=None,
 )
 _TRAIN = TrainSettings(
-    lr=3e-3, sparse_lr=0.15, schedule="constant", grad_clip_norm=1.0, monitor="perplexity", threads=1
+    lr=3e-3,
+    sparse_lr=0.15,
+    schedule="linear",
+    decay_start=0.0,
+    grad_clip_norm=1.0,
+    monitor="perplexity",
+    threads=1,
 )
 PTB = TextComparison(
     name="ptb",
     data=LanguageData(name="ptb", batch_size=32, bptt_len=35),
     model=_MODEL,
     train=_TRAIN,
-    seconds=100.0,
-    tokens=929_589,
-    most_seconds=1200.0,
-    marks=(2.5, 5.0, 10.0, 20.0, 40.0, 70.0),
+    seconds=60.0,
+    tokens=929_568,
+    most_seconds=900.0,
+    marks=(2.5, 5.0, 10.0, 20.0, 40.0),
+    trial_tokens=65_536,
     valid_tokens=20_000,
 )
-"""Penn Treebank, 10,000 words; equal epochs: one."""
+"""Penn Treebank, 10,000 words; equal epochs: one, of all tokens that fill the columns."""
 
 ENWIKI = TextComparison(
     name="enwiki2015",
     data=LanguageData(name="enwiki2015", batch_size=32, bptt_len=35),
     model=_MODEL,
     train=_TRAIN,
-    seconds=100.0,
-    tokens=262_144,
-    most_seconds=1200.0,
-    marks=(5.0, 10.0, 20.0, 40.0, 70.0),
+    seconds=60.0,
+    tokens=131_072,
+    most_seconds=900.0,
+    marks=(5.0, 10.0, 20.0, 40.0),
+    trial_tokens=16_384,
     valid_tokens=4096,
     test_tokens=16_384,
 )

@@ -32,6 +32,13 @@ TITLES = {
 }
 """Method -> what a person calls it."""
 
+UNBOUNDED = (
+    "its estimate of Z holds the target only where it was drawn, so that the loss has no lower bound: the target's "
+    "score can rise for ever. It is shown as it is; the form with the target in the estimate is the cure"
+)
+FAR = 1.25
+"""Perplexity over that of the form with the target from which on the missing bound is told."""
+
 SAMPLED = ("importance", "importance-target", "sampled", "nce", "negative", "blackout")
 FLAT = ("full", *SAMPLED, "self-normalized")
 
@@ -128,8 +135,6 @@ def text_table(part: Part) -> Table:
     order = [method for method, _ in part.ranked("perplexity_at_time")]
     for method in [*order, *(method for method in part.records if method not in order)]:
         record = part.records[method]
-        trials = [trial for trial in record.get("trials", ()) if trial["valid"] is not None]
-        factor = min(trials, key=lambda trial: trial["valid"])["factor"] if trials else None
         table.rows.append(
             [
                 TITLES[method],
@@ -138,14 +143,37 @@ def text_table(part: Part) -> Table:
                 _cell(part.value(method, "perplexity_at_tokens"), "{:.1f}", bold=method == best_tokens),
                 _cell(part.value(method, "cpu_seconds_at_tokens"), "{:.0f}"),
                 *_costs(part, method),
-                _cell(factor, "{:.2g}"),
+                _cell(record.get("factor"), "{:.2g}"),
             ]
         )
-        if record.get("diverged"):
-            table.notes.append(
-                f"{TITLES[method]}: the loss was no longer finite after {_when(record['diverged'])}"
-            )
+        table.notes += [f"{TITLES[method]}: {note}." for note in _notes(part, method)]
     return table
+
+
+def _notes(part: Part, method: str) -> list[str]:
+    """What a reader must know about a row: why a score is missing, or what makes it a bad one."""
+    record = part.records[method]
+    budgets = {"perplexity_at_time": "equal time", "perplexity_at_tokens": "equal tokens"}
+    notes = [f"no score at {budgets[key]}, {reason}" for key, reason in record.get("reasons", {}).items()]
+    factors = [trial["factor"] for trial in record.get("trials", ())]
+    if len(factors) > 1 and record.get("factor") in (min(factors), max(factors)):
+        notes.append(f"the best rate is the {_edge(record)} of those tried")
+    ratios = [part.ratio(method, "importance-target", key) for key in budgets]
+    if method == "importance" and any(ratio is None or ratio > FAR for ratio in ratios):
+        notes.append(UNBOUNDED)
+    return notes
+
+
+def _edge(record: Mapping[str, Any]) -> str:
+    is_last = record["factor"] == max(trial["factor"] for trial in record["trials"])
+    return "largest" if is_last else "smallest"
+
+
+def settings_differ(a: Any, b: Any) -> bool:
+    """Whether two settings differ in what both have: a record may be older than a setting."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return any(settings_differ(a[name], b[name]) for name in a.keys() & b.keys())
+    return a != b
 
 
 def layer_table(part: Part) -> Table:
@@ -214,7 +242,3 @@ def _cell(value: float | None, form: str, *, bold: bool = False) -> str:
 def _best(part: Part, key: str) -> str | None:
     ranked = part.ranked(key)
     return ranked[0][0] if ranked else None
-
-
-def _when(point: Mapping[str, Any]) -> str:
-    return f"{point['cpu_seconds']:.0f} s and {point['examples']:,} tokens"

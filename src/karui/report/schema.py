@@ -128,11 +128,9 @@ class ComparisonMetrics(TypedDict, total=False):
     optimizer_ms: float
     query_ms: float  # ten best words of one hidden vector, exact
     peak_mb: float  # what training adds to the process, at its highest point
-    perplexity_at_time: (
-        float | None
-    )  # test, after `seconds` of the settings; None: not finite, or not reached
+    perplexity_at_time: float | None  # test, end of the run of `seconds`; None: `reasons` says why
     tokens_at_time: int
-    perplexity_at_tokens: float | None  # test, after `tokens` of the settings
+    perplexity_at_tokens: float | None  # test, end of the run of `tokens`
     cpu_seconds_at_tokens: float
     log_z_mean: float  # of the un-normalised scores, on validation
     log_z_sd: float
@@ -147,8 +145,10 @@ class ComparisonRecord(TypedDict):
     metrics: ComparisonMetrics
     settings: dict[str, Any]
     trials: NotRequired[list[dict[str, Any]]]  # factor on the learning rates, and the validation perplexity
-    curve: NotRequired[list[CurvePoint]]
-    diverged: NotRequired[dict[str, Any] | None]
+    factor: NotRequired[float]  # the best of them
+    curve: NotRequired[list[CurvePoint]]  # of the run of equal time
+    curve_at_tokens: NotRequired[list[CurvePoint]]  # of the run of equal tokens
+    reasons: NotRequired[dict[str, str]]  # metric that is None -> why
 
 
 def check_comparison(record: Mapping[str, Any], where: str) -> None:
@@ -164,7 +164,7 @@ def check_comparison(record: Mapping[str, Any], where: str) -> None:
         may_be_none = key.startswith("perplexity")
         if not (value is None and may_be_none) and not isinstance(value, int | float):
             raise UserError(f"{where}: metrics.{key} must be a number, got {value!r}; make its row again")
-    for point in record.get("curve", ()):
+    for point in (*record.get("curve", ()), *record.get("curve_at_tokens", ())):
         missing = [key for key in CurvePoint.__annotations__ if key not in point]
         if missing:
             raise UserError(f"{where}: a point of the curve lacks {missing[0]!r}; make its row again")

@@ -1,12 +1,15 @@
-"""Training by the clock: what a task reaches in equal time, and after equal numbers of examples.
+"""Training by the clock: what a task reaches in a given time, or with a given number of examples.
 
 The clock is the CPU time of this process, all threads, in training steps alone: on a busy machine it says what an idle
-one would have taken, and evaluation is free. The wall clock of the same steps stands beside it.
+one would have taken, and evaluation is free. The wall clock of the same steps stands beside it. The learning rate
+follows the schedule of the settings over the budget, whatever it is counted in: a run that ends at equal time and one
+that ends at equal examples are two runs, and points inside a run are no ends.
 """
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,27 +18,49 @@ import torch
 from karui.optim import clip_grad_norm_
 from karui.train.device import make_optimizer, repeatable
 from karui.train.protocol import Task
+from karui.train.schedule import Schedule
 from karui.train.settings import TrainSettings
+
+PARTS = 1_000_000
+"""The schedule counts in parts of the budget."""
+
+LOOK_STEPS = 5
+"""Steps after which the time of the whole run is estimated; the first, which warms up, is not counted."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to look and when to stop."""
+    """When to look and when to stop. Where both limits are given, training goes on until both are reached."""
 
-    seconds: float
-    """Equal time: CPU seconds of training."""
+    seconds: float = 0.0
+    """CPU seconds of training; 0 = examples alone."""
 
-    examples: int
-    """Equal examples (tokens, documents); training goes on until both are reached; 0 = seconds alone."""
+    examples: int = 0
+    """Training examples (tokens, documents); 0 = seconds alone."""
 
     marks: tuple[float, ...] = ()
-    """CPU seconds at which the validation part is scored, besides `seconds`; doubled from there on."""
+    """CPU seconds at which the validation part is scored, besides the end."""
 
     most_seconds: float = math.inf
-    """CPU seconds after which training stops, whatever is reached."""
+    """A run that would take longer, as its first steps say, is given up at once; one that goes on is never cut."""
 
     opens_test: bool = True
-    """Score the test part at equal time and examples; a trial must not."""
+    """Score the test part at the end; a trial must not."""
+
+    def __post_init__(self) -> None:
+        if not (self.seconds > 0 or self.examples > 0):
+            raise ValueError(
+                f"a budget needs seconds > 0 or examples > 0, got {self.seconds} and {self.examples}"
+            )
+
+    def share(self, seconds: float, examples: int) -> float:
+        """Return the share of the budget that is used, 1 or more at its end."""
+        used = [seconds / self.seconds] if self.seconds > 0 else []
+        return min([*used, examples / self.examples] if self.examples > 0 else used)
+
+    def seconds_for(self, seconds: float, examples: int) -> float:
+        """Return how many seconds the whole run takes at the pace of `examples` in `seconds`."""
+        return max(self.seconds, self.examples * seconds / max(examples, 1))
 
 
 @dataclass
@@ -46,14 +71,16 @@ class TimedResult:
     """
 
     curve: list[dict[str, Any]] = field(default_factory=list)
-    at_time: dict[str, Any] | None = None
-    """The entry at equal time, with `test` where the budget opens that part; None: not reached."""
-    at_examples: dict[str, Any] | None = None
-    """The same at equal examples."""
+    end: dict[str, Any] | None = None
+    """The entry at the end of the budget, with `test` where the budget opens that part; None: not reached."""
     diverged: dict[str, Any] | None = None
     """Where the loss was no longer finite; nothing was trained from there on."""
+    too_long: float | None = None
+    """CPU seconds that the run would have taken, where they are more than the budget allows."""
     step_seconds: list[float] = field(default_factory=list)
     """CPU seconds of each step."""
+    examples: int = 0
+    """Examples that were read."""
 
 
 Score = Callable[[str], float]
@@ -69,7 +96,7 @@ def train_timed(
     say: Callable[[dict[str, Any]], None] = lambda _: None,
     after_steps: Callable[[int], None] = lambda _: None,
 ) -> TimedResult:
-    """Train the task's model on the CPU at a constant learning rate until the budget is used.
+    """Train the task's model on the CPU until the budget is used; the schedule falls over the budget.
 
     examples_of: examples in a batch. score: of "valid" or "test", lower is better; called in eval mode, without grad.
     say: is told each entry of the curve. after_steps: is told the number of steps after each.
@@ -77,38 +104,43 @@ def train_timed(
     result = TimedResult()
     with repeatable(settings, torch.device("cpu")):
         optimizer = make_optimizer(task.parameter_groups(settings), settings)
-        spent, wall, examples = 0.0, 0.0, 0
-        marks = _marks(budget)
-        mark = next(marks)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        schedule = Schedule(settings, PARTS)
+        spent, wall, first = 0.0, 0.0, 0
+        marks = sorted(set(budget.marks))
         task.model.train()
         for steps, (epoch, step) in enumerate(_steps(task), 1):
             begin, cpu_begin = time.perf_counter(), time.process_time()
+            factor = schedule.lr_factor(int(PARTS * budget.share(spent, result.examples)), epoch)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
             batch = task.batch(epoch, step)
             finite = _step(task, batch, optimizer, settings)
             result.step_seconds.append(time.process_time() - cpu_begin)
             spent, wall = spent + result.step_seconds[-1], wall + time.perf_counter() - begin
-            examples += examples_of(batch)
+            result.examples += examples_of(batch)
             after_steps(steps)
             at = {
-                "cpu_seconds": round(spent, 3), "seconds": round(wall, 3), "steps": steps, "examples": examples,
+                "cpu_seconds": round(spent, 3), "seconds": round(wall, 3), "steps": steps, "examples": result.examples,
             }  # fmt: skip
             if not finite:
                 result.diverged = at
                 return result
-            wants_time = result.at_time is None and spent >= budget.seconds
-            wants_examples = result.at_examples is None and 0 < budget.examples <= examples
-            if spent >= mark or wants_time or wants_examples:
-                while mark <= spent:
-                    mark = next(marks)
+            first = first or result.examples
+            if steps == LOOK_STEPS:
+                taken = (LOOK_STEPS - 1) * statistics.median(result.step_seconds[1:])
+                needed = budget.seconds_for(taken, result.examples - first)
+                if needed > budget.most_seconds:
+                    result.too_long = round(needed, 1)
+                    return result
+            ends = budget.share(spent, result.examples) >= 1
+            if ends or (marks and spent >= marks[0]):
+                marks = [mark for mark in marks if mark > spent]
                 at["valid"] = _scored(task, score, "valid")
                 result.curve.append(at)
                 say(at)
-            if wants_time or wants_examples:
-                tested = {**at, "test": _scored(task, score, "test")} if budget.opens_test else at
-                result.at_time = tested if wants_time else result.at_time
-                result.at_examples = tested if wants_examples else result.at_examples
-            done = result.at_time is not None and (result.at_examples is not None or not budget.examples)
-            if done or spent >= budget.most_seconds:
+            if ends:
+                result.end = {**at, "test": _scored(task, score, "test")} if budget.opens_test else at
                 break
     return result
 
@@ -140,16 +172,3 @@ def _steps(task: Task) -> Iterator[tuple[int, int]]:
         for step in range(task.steps_per_epoch(epoch)):
             yield epoch, step
         epoch += 1
-
-
-def _marks(budget: Budget) -> Iterator[float]:
-    """The seconds at which to look, in rising order, then doubling for ever."""
-    last = budget.seconds
-    yield from _below(budget.marks, last)
-    while True:
-        yield last
-        last *= 2
-
-
-def _below(marks: Sequence[float], end: float) -> list[float]:
-    return sorted(mark for mark in set(marks) if mark < end)
