@@ -1,5 +1,6 @@
 """What the loop needs to know about a task, and nothing else."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -65,6 +66,25 @@ class CarriesState(Protocol):
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `training_state` returned; the tensors are on the CPU and belong to the task."""
+        ...
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A task whose model must come to something: a density, a size. What it carries is part of `CarriesState`."""
+
+    def constraint(self, progress: float) -> Tensor | None:
+        """Return what the step at `progress`, its share of the run in [0, 1), adds to the loss, unscaled, or None.
+
+        Called once a step, in order, between `loss` and the step of the optimizer.
+        """
+        ...
+
+    def deployed(self) -> AbstractContextManager[None]:
+        """Return a context in which the model is what would be delivered; it is evaluated and kept in there alone.
+
+        Afterwards the model is as before, to the bit.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from karui.train.averaging import WeightAverage
 from karui.train.device import clip_gradients, make_optimizer, weights_of
 from karui.train.metrics import MetricsLog
 from karui.train.progress import Progress
-from karui.train.protocol import Task
+from karui.train.protocol import Constrained, Task
 from karui.train.schedule import Schedule
 from karui.train.settings import TrainSettings
 from karui.train.state import CheckpointFolder, RunState, Trained
@@ -37,6 +38,7 @@ class Run:
         self.trained = Trained(task.model, optimizer, average, scaler, task)
         self.steps_of = [task.steps_per_epoch(epoch) for epoch in range(settings.max_epochs)]
         self.schedule = Schedule(settings, sum(self.steps_of))
+        self.constrained = task if isinstance(task, Constrained) else None
         self.has_penalty = settings.penalty_weight > 0 and task.penalty() is not None
         self.state = RunState()
         self.best_weights: dict[str, Tensor] | None = None  # set while they are newer than their file
@@ -109,6 +111,9 @@ class Run:
                 loss = data_loss + penalty * (
                     self.schedule.penalty_weight(state.global_step) / task.num_examples
                 )
+            if self.constrained is not None:
+                constraint = self.constrained.constraint(state.global_step / self.schedule.total_steps)
+                loss = loss if constraint is None else loss + constraint
         self.pending.append(
             (step, data_loss.detach(), loss.detach(), None if penalty is None else penalty.detach())
         )
@@ -160,35 +165,46 @@ class Run:
         self.log.write({**line, "lr": lr, "seconds": self._seconds()})
         state.loss_sum, state.loss_count = 0.0, 0
 
-    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _deployed(self) -> Iterator[None]:
+        """The model as it would be delivered: averaged, then pruned to what the task holds it to."""
         average = self.trained.average
-        return contextlib.nullcontext() if average is None else average.applied()
+        with torch.no_grad(), contextlib.nullcontext() if average is None else average.applied():
+            if self.constrained is None:
+                yield
+                return
+            with self.constrained.deployed():
+                yield
 
     def _evaluate(self, epoch: int) -> None:
         state, settings, task = self.state, self.settings, self.task
         task.model.eval()
-        with torch.no_grad(), self.fabric.autocast(), self._averaged():
-            metrics = {**task.evaluate("valid"), **task.status()}
+        with self._deployed():
+            with self.fabric.autocast():
+                metrics = {**task.evaluate("valid"), **task.status()}
+            is_best = self._counts() and (state.best is None or self._is_better(metrics, state.best))
+            weights = weights_of(task.model) if is_best else None
         record = {"epoch": epoch, "step": state.global_step, **metrics}
         self.log.write({"split": "valid", **record, "seconds": self._seconds()})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.progress.say(f"epoch {epoch + 1}/{settings.max_epochs}  {shown}  {self._seconds():.0f} s")
         state.latest = record
-        if self.has_penalty and not self.schedule.is_past_ramp(state.global_step):
-            return
-        if state.best is None or self._is_better(metrics, state.best):
-            state.best, state.evaluations_since_best = record, 0
-            self.best_weights = self._weights()
-        else:
+        if is_best:
+            state.best, state.evaluations_since_best, self.best_weights = record, 0, weights
+        elif self._counts():
             state.evaluations_since_best += 1
             state.stopped_early = 0 < settings.patience <= state.evaluations_since_best
+
+    def _counts(self) -> bool:
+        """Whether the epoch may be the best one: not before a penalty has its full weight."""
+        return not self.has_penalty or self.schedule.is_past_ramp(self.state.global_step)
 
     def _is_better(self, new: dict[str, Any], old: dict[str, Any]) -> bool:
         monitor = self.settings.monitor
         return new[monitor] > old[monitor] if monitor == "accuracy" else new[monitor] < old[monitor]
 
     def _weights(self) -> dict[str, Tensor]:
-        with self._averaged():
+        with self._deployed():
             return weights_of(self.trained.model)
 
     def _seconds(self) -> float:
