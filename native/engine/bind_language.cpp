@@ -41,7 +41,7 @@ Cluster cluster_of(nb::handle object, int64_t inputs) {
     if (!parts[0].is_none()) {
         width = matrix_rows(parts[0], "projection");
         out.projection = packed(parts[0], "projection", width, inputs);
-        if (!inputs) throw nb::value_error("a projection needs inputs");
+        if (!inputs && width) throw nb::value_error("a projection needs inputs");  // without either there is nothing to multiply
     }
     if (out.words.empty()) throw nb::value_error("a cluster must have words");
     out.part = softmax_part(parts[1], parts[2], int64_t(out.words.size()), width);

@@ -97,7 +97,7 @@ void LanguageEngine::advance(LanguageState& state, const int32_t* ids, int64_t l
     for (int64_t begin = 0; begin < length; begin += block) {
         const int64_t count = std::min(block, length - begin);
         x.resize(size_t(count * E));
-        for (int64_t t = 0; t < count; ++t) {
+        for (int64_t t = 0; t < count && E; ++t) {  // without columns an embedding of its own is empty too
             const int32_t id = ids[begin + t];
             if (embedding.empty()) output.head.weight.copy_row(id, x.data() + t * E);
             else std::copy(embedding.begin() + id * E, embedding.begin() + (id + 1) * E, x.begin() + t * E);

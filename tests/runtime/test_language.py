@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_sizes(kind: str, hidden: int, width: int) -> None:
     spec = random_model(kind, hidden=hidden, width=width, layers=2, seed=1)
     ids = random_ids(spec, 15)
     assert np.abs(scored(spec, ids) - wanted_scores(spec, ids)).max() <= ALLOWED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_embedding_without_columns_reads_as_zeros(kind: str) -> None:
+    """The engine once took it for a table that the output shares, and wrote its rows over its memory."""
+    spec = random_model(kind, width=1, layers=2, seed=1)
+    spec.embedding[:] = 0.0
+    wanted = scored(spec, random_ids(spec, 15))
+    direction = spec.layers[0].directions[0]
+    direction.weight_ih = direction.weight_ih[:, :0]
+    assert np.array_equal(
+        scored(replace(spec, embedding=spec.embedding[:, :0]), random_ids(spec, 15)), wanted
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
