@@ -94,7 +94,8 @@ def page(records: Sequence[Mapping[str, Any]]) -> str | None:
     if not parts:
         return None
     out = [NOTE, "# Output layers compared", *_how(parts), "## Which wins where"]
-    out += [f"- {' '.join(sentences)}" for part in parts if (sentences := winners(part))]
+    won = [sentences for part in parts if (sentences := winners(part))]
+    out.append("\n".join("- " + "\n  - ".join(sentences) for sentences in won))
     for part in parts:
         out += _on_text(part) if part.is_text else _alone(part)
     if any(part.is_text for part in parts):
@@ -150,7 +151,7 @@ def perplexity_against_seconds(part: Part) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(7.6, 5.0), layout="constrained")
+    figure = Figure(figsize=(7.6, 5.6), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -158,7 +159,7 @@ def perplexity_against_seconds(part: Part) -> bytes:
     for method, points in _curves(part).items():
         color, style = OUTPUT_STYLES.get(method, (MUTED, "--"))
         marks = {"marker": "o", "markersize": 3, "linewidth": 1.6}
-        axes.plot(*zip(*points, strict=True), color=color, linestyle=style, **marks)
+        axes.plot(*zip(*points, strict=True), color=color, linestyle=style, label=TITLES[method], **marks)
         ends[method] = (points[-1][0], min(points[-1][1], top))
     axes.set_ylim(top=min(axes.get_ylim()[1], top))
     seconds = part.settings["seconds"]
@@ -175,12 +176,13 @@ def perplexity_against_seconds(part: Part) -> bytes:
         va="top",
         ha="right",
     )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    for axis, subs in ((axes.xaxis, (1.0, 2.0, 5.0)), (axes.yaxis, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))):
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(lambda *_: "")
     name_line_ends(axes, ends)
     axes.set_xlabel("seconds of training (CPU time, one thread)")
+    figure.legend(loc="outside lower left", ncols=4, fontsize=7.5, handlelength=2.6)
     axes.set_title(f"validation perplexity on {part.name}, {part.classes:,} words")
     return as_png(figure, made_from=_digest(part))
 
