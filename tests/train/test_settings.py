@@ -18,6 +18,8 @@ from karui.train.settings import TrainSettings
         ("weight_averaging", 1.0, r"weight_averaging must be in \[0, 1\), got 1.0"),
         ("sparse_lr", 0.0, "sparse_lr must be > 0 and finite, got 0.0"),
         ("average_from", 1.0, r"average_from must be in \[0, 1\), got 1.0"),
+        ("momentum", 1.0, r"momentum must be in \[0, 1\), got 1.0"),
+        ("momentum", 0.9, "momentum must be 0 unless optimizer is sgd, got 0.9"),
         ("devices", 2, "devices must be 1: the loop does not yet split a run, got 2"),
     ],
 )

@@ -25,7 +25,10 @@ class TrainSettings:
     """Learning rate before the schedule; a parameter group of the task may bring its own."""
 
     optimizer: OptimizerName = "adam"
-    """"adam", "adamw" with decoupled weight decay, or plain "sgd"; a parameter group may name its own rule."""
+    """"adam", "adamw" with decoupled weight decay, or "sgd"; a parameter group may name its own rule."""
+
+    momentum: float = 0.0
+    """Nesterov's momentum of "sgd"; 0 = plain gradient descent."""
 
     sparse_lr: float = 0.1
     """Learning rate of row-wise Adagrad, which tables with sparse gradients follow; the schedule holds for it too."""
@@ -108,6 +111,13 @@ class TrainSettings:
         _check("lr", self.lr, "> 0 and finite", 0 < self.lr < float("inf"))
         _check("sparse_lr", self.sparse_lr, "> 0 and finite", 0 < self.sparse_lr < float("inf"))
         _check("betas", self.betas, "two numbers in [0, 1)", all(0 <= beta < 1 for beta in self.betas))
+        _check("momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
+        _check(
+            "momentum",
+            self.momentum,
+            "0 unless optimizer is sgd",
+            not self.momentum or self.optimizer == "sgd",
+        )
         for name in ("warmup_fraction", "decay_start", "penalty_ramp"):
             _check(name, getattr(self, name), "in [0, 1]", 0 <= getattr(self, name) <= 1)
         for name in ("weight_decay", "warmup_steps", "step_factor", "grad_clip_norm", "patience"):

@@ -16,7 +16,7 @@ from karui.train.differences import first_difference
 from karui.train.protocol import CarriesState
 from karui.train.settings import TrainSettings
 
-ADDED_SETTINGS = ("sparse_lr", "average_from")
+ADDED_SETTINGS = ("sparse_lr", "average_from", "momentum")
 """Settings that came after the first runs; a run from before them can be resumed."""
 
 
