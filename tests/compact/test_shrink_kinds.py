@@ -191,13 +191,13 @@ def test_without_feedback_no_recurrent_units_are_left():
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean+max"])
-def test_a_constant_output_moves_into_the_bias_of_the_last_layer_alone(pooling):
+def test_a_constant_output_moves_into_the_biases_of_who_reads_it(pooling):
     lower, upper = drawn("statistical", 2, 2), drawn("statistical", 2, 2, seed=1)
     for direction in (lower, upper):
         direction.weight_o[1] = 0.0
         direction.bias[-1] = 0.7
     small = folded(describe([layer("statistical", lower), layer("statistical", upper)], pooling=pooling))
-    assert sizes(small)[2] == [[2], [1]]
+    assert sizes(small)[2] == [[1], [1]]
 
 
 def test_relu_of_a_cell_without_candidate_is_zero():
