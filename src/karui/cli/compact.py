@@ -35,7 +35,7 @@ def compact(
         float | None,
         typer.Option(
             help="Without a budget: points of validation accuracy the file may lose (0.3), or percent of perplexity"
-            " by which it may differ (0.005).",
+            " by which it may differ (0.1).",
             show_default=False,
         ),
     ] = None,
@@ -53,10 +53,12 @@ def compact(
     Removes pruned words, dead units and columns, compares the file's answers with the masked model's on real texts
     and writes nothing if they differ. --values auto takes the coarsest rounding that validation texts do not
     notice; a dense run keeps fp32 then, to be what the others are compared with. A language model takes the smallest
-    values with which the perplexity of validation text keeps its first four digits.
+    values that change the perplexity of validation text by at most 0.1 %; --values fp32 keeps the exact ones.
     """
     if encoding != "auto":
-        raise UserError(f"encoding must be auto, got {encoding!r}: each matrix takes its smallest form")
+        raise UserError(
+            f"encoding must be auto, got {encoding!r}: each matrix takes its smallest form (see --values)"
+        )
     if not output.parent.is_dir():
         raise UserError(f"cannot write {output}: the folder {output.parent} does not exist; create it first")
     budget = None if max_bytes is None else parse_bytes(max_bytes)

@@ -8,8 +8,6 @@ from typing import Any
 from karui.errors import UserError
 from karui.files import atomic_write
 
-PERCENT = 0.005  # of the perplexity that rounded values may change it by
-
 
 def compact_language_run(
     run: Path, output: Path, *, values: str, max_bytes: int | None, tolerance: float | None, provenance: bool
@@ -20,16 +18,20 @@ def compact_language_run(
         UserError: the run is not finished, its text cannot be read, the file would answer differently or is too large.
     """
     from karui.cli.language_runs import open_language_run
-    from karui.compact.language import compact_language, model_log_probs, to_language_spec
+    from karui.compact.language import (
+        PERPLEXITY_TOLERANCE,
+        compact_language,
+        model_log_probs,
+        to_language_spec,
+    )
     from karui.data.language_sets import read_lines_of
     from karui.runtime.format import VALUES
     from karui.runtime.reader import read_any
 
     if values != "auto" and values not in VALUES:
         raise UserError(f"values must be auto, fp32, fp16 or int8, got {values!r}")
-    percent = PERCENT if tolerance is None else tolerance
-    if not percent >= 0:
-        raise UserError(f"tolerance must be at least 0, got {percent}")
+    if tolerance is not None and not tolerance >= 0:
+        raise UserError(f"tolerance must be at least 0, got {tolerance}")
     trained, recipe = open_language_run(run)
     data = recipe.data
     _say(f"reading the validation part of {data.name}")
@@ -52,12 +54,27 @@ def compact_language_run(
             model_log_probs(trained.model, trained.eos),
             values=None if values == "auto" else values,
             max_bytes=max_bytes,
-            tolerance=percent / 100,
+            tolerance=PERPLEXITY_TOLERANCE if tolerance is None else tolerance / 100,
         )
     except ValueError as error:  # a size that the format does not allow
         raise UserError(f"{run} does not fit a .karui file: {error}; train a smaller model") from error
     atomic_write(output, made.data)
-    return {"run": str(run), "file": str(output), **_summary(made, read_any(made.data).sizes)}
+    found = _summary(made, read_any(made.data).sizes)
+    shape = {"trained": _shape(spec), "compact": _shape(made.spec)}
+    return {"run": str(run), "file": str(output), **found, "shape": shape}
+
+
+def _shape(spec: Any) -> dict[str, Any]:
+    """Sizes of a description; weights are those that are not zero, words_read those whose embedding is not."""
+    from karui.runtime.language_spec import arrays_of
+
+    return {
+        "embedding_dim": spec.embedding.shape[1],
+        "hidden_sizes": [layer.hidden_sizes[0] for layer in spec.layers],
+        "words_read": int(spec.embedding.any(axis=1).sum()),
+        "cells": sum(array.size for _, array in arrays_of(spec)),
+        "weights": sum(int((array != 0).sum()) for _, array in arrays_of(spec)),
+    }
 
 
 def _summary(made: Any, sizes: dict[str, int]) -> dict[str, Any]:
@@ -103,6 +120,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         f"{found['file']}: {total:,} bytes, {found['words']:,} words, {found['values']} values",
         f"proved on {proof['tokens']:,} held-out tokens: log-probabilities within {proof['max_error']:.1e}",
+        *_shrunk(found["shape"]["trained"], found["shape"]["compact"], found["words"]),
         "",
         f"{'values':<7} {'bytes':>12} {'perplexity':>12} {'change':>10}",
     ]
@@ -117,6 +135,20 @@ def page(found: dict[str, Any]) -> str:
         f"{size:>12,} {size / total:>6.1%}  {part}" for part, size in found["bytes_by_part"].items() if size
     ]
     return "\n".join(lines)
+
+
+def _shrunk(before: dict[str, Any], after: dict[str, Any], words: int) -> list[str]:
+    """One line on what was left out; none for a dense model."""
+    if after["weights"] == after["cells"] == before["cells"]:
+        return []
+
+    def units(sizes: list[int]) -> str:
+        return " + ".join(map(str, sizes)) or "no"
+
+    columns = f"embedding {before['embedding_dim']} -> {after['embedding_dim']}"
+    layers = f"{units(before['hidden_sizes'])} -> {units(after['hidden_sizes'])} units"
+    weights = f"{after['weights']:,} weights of {before['cells']:,}"
+    return [f"{columns}, {layers}, {after['words_read']:,} of {words:,} words are read, {weights}"]
 
 
 def _say(line: str) -> None:
