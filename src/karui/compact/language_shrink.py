@@ -6,8 +6,9 @@ a text classifier is, its last layer read by the projection or the output layer,
 are not read. Rounds repeat until nothing changes.
 
 The output predicts every word, so all V rows stay, zero where the word is pruned: the file's layouts keep such a row
-in less than a byte, and in int8 files the two bytes of its scale. A table that embedding and output share loses a column where both sides can do without it. Without a
-projection a column belongs to a unit of the last layer as well, and both stay while either is needed.
+in less than a byte, and in int8 files the two bytes of its scale. A table that embedding and output share loses a
+column where both sides can do without it. Without a projection a column belongs to a unit of the last layer as well,
+and both stay while either is needed.
 
 V words, E embedding width, P outputs of the last layer, D inputs of the output layer.
 """
