@@ -149,7 +149,7 @@ ENWIKI = TextComparison(
     most_seconds=900.0,
     marks=(5.0, 10.0, 20.0, 40.0),
     trial_tokens=16_384,
-    valid_tokens=4096,
+    valid_tokens=2048,
     test_tokens=16_384,
 )
 """A part of the English Wikipedia, every word seen at least three times; for equal epochs, equal numbers of tokens."""
