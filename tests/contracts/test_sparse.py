@@ -11,6 +11,7 @@ from karui.nn.min_gru import MinGRU
 from karui.nn.qrnn import QRNN
 from karui.nn.statistical import StatisticalRecurrentUnit
 from karui.sparse import SparseVariationalDropout, density, harden, keep_mask, penalty, sparsify, words_kept
+from karui.sparse.division import Axis
 from karui.sparse.layers import SparseEmbedding, SparseLayer, SparseLinear, SparseRecurrent
 
 
@@ -174,7 +175,7 @@ def test_rows_drawn_alone_have_the_distribution_of_the_whole_draw() -> None:
     torch.manual_seed(0)
     method = SparseVariationalDropout(groups=("word",), log_sigma_init=-1.0)
     weight = torch.randn(6, 3)
-    state = method.weight(weight, rows="word", columns=None)
+    state = method.weight(weight, {"row": Axis((6, 3), 0)})
     rows, n = torch.tensor([1, 4]), 20_000
     with torch.no_grad():
         whole = torch.stack([state.sample(weight)[rows] for _ in range(n)])
@@ -191,12 +192,10 @@ def test_rows_drawn_alone_have_the_distribution_of_the_whole_draw() -> None:
 
 def test_local_reparametrisation_has_the_moments_of_weight_draws() -> None:
     torch.manual_seed(0)
-    state = SparseVariationalDropout(groups=(), log_sigma_init=-0.5).weight(
-        torch.zeros(2, 4), rows=None, columns=None
-    )
+    state = SparseVariationalDropout(groups=(), log_sigma_init=-0.5).weight(torch.zeros(2, 4))
     weight, x, n = torch.randn(2, 4), torch.randn(1, 4), 40_000
     with torch.no_grad():
-        local = state.local(x.expand(n, 4), weight, None)
+        local = state.product(x.expand(n, 4), weight, None)
         drawn = torch.stack([x[0] @ state.sample(weight).t() for _ in range(n)])
     assert ((local.mean(0) - drawn.mean(0)).abs() < 5 * 2**0.5 * (drawn.var(0) / n).sqrt()).all()
     assert ((local.var(0) / drawn.var(0) - 1).abs() < 0.05).all()
@@ -234,16 +233,14 @@ def test_padding_row_stays_zero_and_untrained() -> None:
 def test_what_cannot_be_done_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="holds no Linear, Embedding or recurrent layer"):
         sparsify(nn.Sequential(nn.ReLU()), SparseVariationalDropout())
-    with pytest.raises(ValueError, match="groups must be among .* got .'gate'"):
-        SparseVariationalDropout(groups=("gate",))
+    with pytest.raises(ValueError, match="groups must be among .* got .'gates'"):
+        SparseVariationalDropout(groups=("gates",))
     with pytest.raises(ValueError, match="exclude names 'head'"):
         sparsify(nn.Sequential(nn.Linear(2, 2)), SparseVariationalDropout(), exclude=("head",))
     with pytest.raises(ValueError, match="sparse already"):
         sparsify(
             sparsify(nn.Sequential(nn.Linear(2, 2)), SparseVariationalDropout()), SparseVariationalDropout()
         )
-    with pytest.raises(ValueError, match="proj_size=2 cannot be made sparse"):
-        sparsify(nn.Sequential(nn.LSTM(3, 4, proj_size=2)), SparseVariationalDropout())
     with pytest.raises(ValueError, match="no sparse layer"):
         penalty(nn.Linear(2, 2))
 

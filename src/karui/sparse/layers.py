@@ -1,51 +1,134 @@
 """Layers whose weights are drawn in training and masked at test time; each wraps the layer it replaces as `base`.
 
-`weights` maps the base's parameter names to their sparse state. In training one weight sample is shared by all time
-steps and all sequences of a mini-batch, because the state at one step depends on the same weights as the next.
+`weights` maps the base's parameter names to their sparse state, `gates` holds the gates that several of them share. In
+training one draw is shared by all time steps and all sequences of a mini-batch, because the state at one step depends on
+the same weights as the next.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from karui.sparse.variational import VariationalWeight
+from karui.sparse.gate import Gate
+from karui.sparse.weight import Ranked, SparseWeight
 
 
 class SparseLayer(nn.Module):
-    """What all wrapped layers share."""
+    """What all wrapped layers share.
 
-    def __init__(self, base: nn.Module, weights: dict[str, VariationalWeight]) -> None:
+    Attributes that a wrapper lacks are the base's (`hidden_size`, `bias`); a sparse weight asked for by its name is the
+    value that the next forward would use, a draw in training; the parameter behind it is `base.weight`.
+    """
+
+    def __init__(
+        self, base: nn.Module, weights: Mapping[str, SparseWeight], gates: Mapping[str, Gate] | None = None
+    ) -> None:
         super().__init__()
         self.base = base
         self.weights = nn.ModuleDict(weights)
+        if gates:
+            self.gates = nn.ModuleDict(gates)
 
-    def states(self) -> list[tuple[str, Tensor, VariationalWeight]]:
+    def states(self) -> list[tuple[str, Tensor, SparseWeight]]:
         """(parameter name, mean, sparse state) of each sparse weight."""
         return [(name, getattr(self.base, name), state) for name, state in self.weights.items()]  # type: ignore[misc]
 
+    def shared_gates(self) -> dict[str, Gate]:
+        """Gates that several weights pass through, by name."""
+        return dict(self._modules["gates"].items()) if "gates" in self._modules else {}  # type: ignore[union-attr]
+
+    def shared_means(self, gate: Gate) -> list[Tensor]:
+        """The weights that pass through a gate of the layer, in the order of its divisions."""
+        return [mean for _, mean, state in self.states() if any(g is gate for g, _ in state.gates())]
+
+    def ranked(self) -> list[Ranked]:
+        """Scores of everything in this layer that can be pruned."""
+        own = [ranked for _, mean, state in self.states() for ranked in state.ranked(mean)]
+        for gate in self.shared_gates().values():
+            own.append(Ranked(gate.score(*self.shared_means(gate)), gate, gate.divisions[0]))
+        return own
+
+    def renew(self) -> None:
+        """Let gates that keep a mask take it from their cuts."""
+        for _, mean, state in self.states():
+            for gate, _ in state.own_gates():
+                gate.renew(mean)
+        for gate in self.shared_gates().values():
+            gate.renew(*self.shared_means(gate))
+
+    def penalties(self) -> list[Tensor]:
+        """What the method adds to the loss, a part a weight, then a part a shared gate."""
+        parts = [state.penalty(mean) for _, mean, state in self.states()]
+        shared = (gate.penalty() for gate in self.shared_gates().values())
+        return parts + [part for part in shared if part is not None]
+
     def current(self) -> dict[str, Tensor]:
-        """All sparse weights as the next forward uses them: a sample in training, else the deployed values."""
-        return {
-            name: state.sample(mean) if self.training else state.deployed(mean)
-            for name, mean, state in self.states()
-        }
+        """All sparse weights as the next forward uses them: a draw in training, else the deployed values."""
+        if not self.training:
+            return {name: state.deployed(mean) for name, mean, state in self.states()}
+        drawn = {gate: gate.sample() for gate in self.shared_gates().values()}
+        return {name: state.sample(mean, shared=drawn) for name, mean, state in self.states()}
+
+    def plain(self) -> nn.Module:
+        """A copy of the base that holds the deployed weights."""
+        import copy
+
+        base = copy.deepcopy(self.base)
+        with torch.no_grad():
+            for name, mean, state in self.states():
+                getattr(base, name).copy_(state.deployed(mean))
+        return base.train(self.training)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            modules = self.__dict__.get("_modules", {})
+            if "base" not in modules or "weights" not in modules:
+                raise
+            if name in modules["weights"]:
+                return self.current()[name]
+            return getattr(modules["base"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_modules", {}).get("weights", ()):
+            raise AttributeError(
+                f"{name} of a sparse layer cannot be set: copy values into base.{name} instead"
+            )
+        super().__setattr__(name, value)
 
 
 class SparseLinear(SparseLayer):
-    """`torch.nn.Linear`; local reparametrisation for input (N, in), one shared sample for inputs with a time axis."""
+    """`torch.nn.Linear`; how a batch meets the random weight is the method's choice (`SparseWeight.product`)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """As torch.nn.Linear."""
         base, [(_, mean, state)] = self.base, self.states()
-        if self.training and input.dim() == 2:
-            return state.local(input, mean, base.bias)  # type: ignore[arg-type]
-        return F.linear(input, self.current()["weight"], base.bias)  # type: ignore[arg-type]
+        if self.training:
+            return state.product(input, mean, base.bias)  # type: ignore[arg-type]
+        return F.linear(input, state.deployed(mean), base.bias)  # type: ignore[arg-type]
+
+
+class SparseConv(SparseLayer):
+    """`torch.nn.Conv1d` and `Conv2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """As the wrapped convolution."""
+        base, [(_, mean, state)] = self.base, self.states()
+
+        def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return base._conv_forward(x, weight, bias)  # type: ignore[operator]  # noqa: SLF001
+
+        if self.training and input.dim() == mean.dim():
+            return state.convolution(convolve, input, mean, base.bias)  # type: ignore[arg-type]
+        return convolve(input, self.current()["weight"], base.bias)  # type: ignore[arg-type]
 
 
 class SparseEmbedding(SparseLayer):
-    """`torch.nn.Embedding`; noise is drawn only for the rows that the batch reads."""
+    """`torch.nn.Embedding`; only the rows that the batch reads are drawn."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """ids of any shape (...) to (..., embedding_dim)."""
@@ -56,22 +139,58 @@ class SparseEmbedding(SparseLayer):
             table = table * (rows != self.base.padding_idx)[:, None]
         return F.embedding(inverse, table)
 
+    def plain(self) -> nn.Module:
+        """As the base class; the row of padding_idx is zero."""
+        base = super().plain()
+        if base.padding_idx is not None:
+            with torch.no_grad():
+                base.weight[base.padding_idx] = 0.0  # type: ignore[index]
+        return base
+
 
 class SparseRecurrent(SparseLayer):
     """Any recurrent layer whose weights are plain parameters: those of `karui.nn`, `torch.nn.LSTM`, `torch.nn.GRU`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the wrapped layer."""
+        return self._with_current(None, args, kwargs)
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """As the wrapped layer's `step`, for layers of `karui.nn`."""
+        return self._with_current("step", args, kwargs)
+
+    def _with_current(self, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         current = self.current()
         base: Any = self.base
         flat = getattr(base, "_flat_weights", None)
         if flat is None:
-            return torch.func.functional_call(base, current, args, kwargs)
+            if method is None:
+                return torch.func.functional_call(base, current, args, kwargs)
+            with nn.utils.stateless._reparametrize_module(base, current):  # noqa: SLF001
+                return getattr(base, method)(*args, **kwargs)
         # torch's recurrent layers read this list, not their parameters, when they call their kernel.
         names = base._flat_weights_names  # noqa: SLF001
         replaced = [current.get(name, value) for name, value in zip(names, flat, strict=True)]
         try:
             base._flat_weights = replaced  # noqa: SLF001
-            return base(*args, **kwargs)
+            return (base if method is None else getattr(base, method))(*args, **kwargs)
         finally:
             base._flat_weights = flat  # noqa: SLF001
+
+
+class SparseFactorised(SparseLayer):
+    """`karui.sparse.Factorised`: two matrices with a gate on each of the rank-one parts between them."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """(..., in_features) to (..., out_features)."""
+        if not self.training:
+            current = self.current()
+            return F.linear(F.linear(input, current["weight_in"]), current["weight_out"], self.base.bias)  # type: ignore[arg-type]
+        drawn = {gate: gate.sample() for gate in self.shared_gates().values()}
+        (_, into, first), (_, out, second) = self.states()
+        middle = first.product(input, into, None, shared=drawn)
+        return second.product(middle, out, self.base.bias, shared=drawn)  # type: ignore[arg-type]
+
+    def plain(self) -> nn.Module:
+        """Two dense matrices, without the parts that are pruned."""
+        return super().plain().without_dead_parts()  # type: ignore[operator]

@@ -1,0 +1,231 @@
+"""Training towards a stated density, number of weights, file size or number of FLOPs.
+
+While the model trains, a constraint holds its expected density near a path that falls from one to the target. What is
+evaluated and kept is projected: exactly as many weights as the target allows, those with the highest scores.
+
+s expected density: expected kept weights / weights that can be pruned; t the path; r progress of the run in [0, 1].
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from karui.errors import UserError
+from karui.sparse.fitting import largest_fitting
+from karui.sparse.gate import Cut
+from karui.sparse.measures import density, expected_density, harden, penalty, prunable_parameters
+from karui.sparse.projection import Projection, project, release
+from karui.targets import Target, parse_size
+
+__all__ = ["Control", "KLWeight", "Lagrangian", "Measure", "Target", "parse_size"]
+
+Measure = Callable[[nn.Module], float]
+"""What a target of size or FLOPs is compared with: bytes of the file, or FLOPs, of the model as it is deployed."""
+
+MEASURED = ("size", "flops")
+GUESS = 0.05  # of the weights are kept: where the search for a size begins
+
+RENEWALS = 200
+"""Times in a run that the masks of magnitude pruning are drawn anew."""
+
+
+class Lagrangian:
+    """l (s / t - 1) + q (s / t - 1)^2, l by gradient ascent, and back to zero as soon as s <= t (dual restart).
+
+    Wang, Wohlwend, Lei 2020 (1910.04732), section 4; the restart is that of Gallego-Posada et al. 2022 (2208.04425),
+    section 4.2. The constraint is relative, so that one `rate` (of l, in nats a run) suits 50 % and 1 %; without the
+    restart l would still push when the density has arrived. The square pulls from both sides.
+    """
+
+    def __init__(self, *, rate: float = 1000.0, quadratic: float = 1.0) -> None:
+        self.rate, self.quadratic = rate, quadratic
+        self.multiplier = torch.zeros((), dtype=torch.float64)
+
+    def term(self, model: nn.Module, path: float, passed: float) -> Tensor:
+        """Nats to add to the loss at a density `path`, after a share `passed` of the run since the last term."""
+        share = expected_density(model)
+        excess = share / path - 1.0
+        l1 = self.multiplier.to(device=excess.device)
+        found = l1.to(excess.dtype) * excess + self.quadratic * excess.square()
+        above = excess.detach().double()
+        risen = l1 + self.rate * passed * above.clamp(max=1.0)
+        self.multiplier = torch.where(above > 0, risen, torch.zeros_like(risen))
+        return found
+
+
+class KLWeight:
+    """w KL / N with a weight w that follows the density: d log w / dr = gain (log(s / t)), within [-1, 1].
+
+    Sparse variational dropout has a strength of its own, and one weight a model is what a user would tune. w begins at
+    the evidence bound (1 / num_examples).
+    """
+
+    def __init__(self, *, rate: float = 50.0, num_examples: int = 1) -> None:
+        self.rate, self.num_examples = rate, num_examples
+        self.multiplier = torch.zeros((), dtype=torch.float64)  # log w
+
+    def term(self, model: nn.Module, path: float, passed: float) -> Tensor:
+        """Nats to add to the loss; see Lagrangian."""
+        kl = penalty(model)
+        with torch.no_grad():
+            share = expected_density(model).double()
+            excess = torch.log(share.clamp_min(1e-12) / path).clamp(-1.0, 1.0)
+            self.multiplier = self.multiplier.to(device=kl.device) + self.rate * passed * excess
+        return kl * (torch.exp(self.multiplier) / self.num_examples).to(kl.dtype)
+
+
+class Control:
+    """Holds a sparse model to a target.
+
+    model: what `sparsify` returned. method: "l0" and "vd" are held by a term of the loss (`Lagrangian`, `KLWeight`),
+    "magnitude" by a schedule (Zhu and Gupta 2017, 1710.01878, equation 1: the density falls by a cubic from 1 at the
+    share `begin` of the run to the target at `end`), which is the path of the others too. measure: bytes or FLOPs of
+    the model as it is deployed, for these targets. num_examples: N of "vd"'s KL / N. rate: of the term; None: its own.
+
+    Raises UserError where the model cannot come so low, saying what is reachable, ValueError on arguments out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target: Target,
+        *,
+        method: str,
+        measure: Measure | None = None,
+        num_examples: int = 1,
+        begin: float = 0.0,
+        end: float = 0.6,
+        rate: float | None = None,
+    ) -> None:
+        if method not in ("l0", "vd", "magnitude"):
+            raise ValueError(f"method must be l0, vd or magnitude, got {method!r}")
+        if not 0 <= begin < end <= 1:
+            raise ValueError(f"begin and end must be 0 <= begin < end <= 1, got {begin} and {end}")
+        if measure is None and target.kind in MEASURED:
+            raise ValueError(f"a target of {target.kind} needs measure=, a function of the model")
+        self.model, self.target, self.measure = model, target, measure
+        self.begin, self.end = begin, end
+        options = {} if rate is None else {"rate": rate}
+        self.term: Lagrangian | KLWeight | None = None
+        if method != "magnitude":
+            self.term = (
+                Lagrangian(**options) if method == "l0" else KLWeight(num_examples=num_examples, **options)
+            )
+        self.prunable = prunable_parameters(model)
+        self.keep = self._first_keep()
+        self._progress, self._renewed = 0.0, -1.0
+
+    # In training.
+
+    def constraint(self, progress: float) -> Tensor | None:
+        """Nats to add to the loss of the step at `progress` (share of the run, in [0, 1]); None for magnitude pruning.
+
+        It must be called once a step, in order: the multiplier moves, or masks are drawn anew.
+        """
+        passed, self._progress = progress - self._progress, progress
+        if self.term is not None:
+            return self.term.term(self.model, self.path(progress), passed)
+        if math.floor(progress * RENEWALS) > math.floor(self._renewed * RENEWALS):
+            self._renewed = progress
+            project(self.model, keep=round(self.path(progress) * self.prunable))
+        return None
+
+    def path(self, progress: float) -> float:
+        """The density wanted at a share of the run."""
+        goal = self.keep / self.prunable
+        left = 1.0 - min(max((progress - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        return goal + (1.0 - goal) * left**3
+
+    # What is delivered.
+
+    def project(self) -> int:
+        """Prune exactly to the final target, by the scores as they are now; returns the number of weights kept."""
+        projection = Projection(self.model)
+        if self.measure is not None and self.target.kind in MEASURED:
+            self.keep = max(self._fitting(projection, self.keep), 0)
+        return projection.keep(self.keep)
+
+    @contextlib.contextmanager
+    def deployed(self) -> Iterator[None]:
+        """The model projected to its target inside the block; then its masks are those of training again."""
+        gates = [module for module in self.model.modules() if isinstance(module, Cut)]
+        before = [[buffer.clone() for buffer in gate.buffers()] for gate in gates]
+        try:
+            self.project()
+            yield
+        finally:
+            for gate, buffers in zip(gates, before, strict=True):
+                for buffer, value in zip(gate.buffers(), buffers, strict=True):
+                    buffer.copy_(value)
+
+    def _fitting(self, projection: Projection, guess: int) -> int:
+        measure, model = self.measure, self.model
+        assert measure is not None
+
+        def cost(count: int) -> float:
+            projection.keep(count)
+            return measure(model)
+
+        return largest_fitting(cost, self.target.value, most=self.prunable, guess=guess)
+
+    def _first_keep(self) -> int:
+        """Weights to keep as things are before training; raises UserError where the target is out of reach."""
+        kind, value = self.target.kind, self.target.value
+        if kind == "density":
+            return max(1, int(value * self.prunable + 1e-9))
+        if kind == "params":
+            stored = sum(p.numel() for p in harden(self.model).parameters()) - self.prunable
+            if value <= stored:
+                raise UserError(
+                    f"a target of {int(value):,} params cannot be met: {stored:,} numbers (biases, norms, dense "
+                    f"layers) are never pruned; ask for more"
+                )
+            return min(int(value) - stored, self.prunable)
+        try:
+            projection = Projection(self.model)
+            found = self._fitting(projection, int(self.prunable * GUESS))
+            if found < 0:
+                projection.keep(0)
+                least = self.measure(self.model) if self.measure is not None else 0
+                unit = "bytes" if kind == "size" else "FLOPs"
+                raise UserError(
+                    f"a target of {int(value):,} {unit} cannot be met: with everything pruned that can be, this "
+                    f"model comes to {int(least):,}; ask for more, or train a smaller one"
+                )
+        finally:
+            release(self.model)
+        return found
+
+    @torch.no_grad()
+    def status(self) -> dict[str, float]:
+        """Figures for the log: density and expected density, the density that the target comes to, the multiplier."""
+        found = {"density": density(self.model), "target_density": self.keep / self.prunable}
+        if isinstance(self.term, Lagrangian):
+            found |= {
+                "expected_density": float(expected_density(self.model)),
+                "multiplier": float(self.term.multiplier),
+            }
+        elif self.term is not None:
+            found |= {
+                "expected_density": float(expected_density(self.model)),
+                "kl_weight": math.exp(self.term.multiplier),
+            }
+        return found
+
+    # For exact resumption.
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step needs besides the model, by name."""
+        numbers = [self._progress, self._renewed, float(self.keep)]
+        found = {"numbers": torch.tensor(numbers, dtype=torch.float64)}
+        return found if self.term is None else {**found, "multiplier": self.term.multiplier}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        self._progress, self._renewed, keep = state["numbers"].tolist()
+        self.keep = int(keep)
+        if self.term is not None:
+            self.term.multiplier = state["multiplier"]

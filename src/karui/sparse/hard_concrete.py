@@ -1,0 +1,210 @@
+"""L0 regularisation with the hard concrete gate: a gate is exactly 0 or 1 with positive probability, and differentiable.
+
+Louizos, Welling, Kingma, "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018, equations 10 to 13:
+
+    u ~ U(0, 1);  s = sigmoid((log u - log(1 - u) + la) / beta);  z = clip(s (zeta - gamma) + gamma, 0, 1)
+    P(z > 0) = sigmoid(la - beta log(-gamma / zeta))
+    test time: z = clip(sigmoid(la) (zeta - gamma) + gamma, 0, 1), without noise and without beta
+
+The test gate is zero where la <= log(-gamma / zeta), -2.398 for the defaults, while P(z > 0) is still 0.31 there: a
+projection (`karui.sparse.project`) makes the deployed count what the training asked for.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from karui.sparse.division import Division
+from karui.sparse.gate import Gate
+from karui.sparse.groups import check_groups
+from karui.sparse.weight import SharedGate, SparseWeight
+
+EPSILON = 1e-6  # u stays this far from 0 and 1
+LOW, HIGH = -10.0, math.log(100.0)
+"""Bounds of log alpha. The published lower one, log 0.01, keeps P(z > 0) above 4.7 %: no target below that could be
+reached; at -10 it is 0.02 %. The upper one is the published."""
+
+
+@dataclass(frozen=True)
+class HardConcrete:
+    """How to make weights sparse by L0: pass it to `sparsify`."""
+
+    groups: tuple[str, ...] = ("weight",)
+    """What has gates, by the names of `karui.sparse.GROUPS`; layers without any of them stay dense."""
+    drop_rate: float | Mapping[str, float] = 0.2
+    """Rate d in (0, 1) that gates start from, log alpha ~ N(log(1 - d) - log d, 0.01); a mapping names every layer."""
+    rescale: bool = False
+    """Multiply weights by 1 / (1 - d) at the start for each kind of gate on them, as the published wide ResNet does."""
+    lambda_: float | Mapping[str, float] = 1.0
+    """Price of a kept weight in `penalty`, in nats once that is divided by the number of examples; or one a layer."""
+    weight_decay: float = 0.0
+    """Precision p of the L2 term, p / 2 w^2 for each weight times its open probability (gates get no gradient of it)."""
+    beta: float = 2.0 / 3.0
+    """Temperature."""
+    beta_end: float | None = None
+    """Temperature at the end of an annealing (`karui.sparse.anneal`), None: constant."""
+    gamma: float = -0.1
+    zeta: float = 1.1
+    """Ends of the stretched interval."""
+
+    name = "l0"
+
+    def __post_init__(self) -> None:
+        check_groups(self.groups)
+        if not self.groups:
+            raise ValueError("groups must name at least one group: without gates nothing can be pruned")
+        rates = self.drop_rate.values() if isinstance(self.drop_rate, Mapping) else [self.drop_rate]
+        if not all(0.0 < rate < 1.0 for rate in rates):
+            raise ValueError(f"drop_rate must be in (0, 1), got {self.drop_rate}")
+        if not (self.gamma < 0.0 and self.zeta > 1.0):
+            raise ValueError(f"gamma must be below 0 and zeta above 1, got {self.gamma} and {self.zeta}")
+        for name in ("beta", "beta_end"):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+
+    def gate(self, *divisions: Division, layer: str = "") -> Gate:
+        """One hard concrete gate a unit."""
+        return HardConcreteGate(
+            *divisions, method=self, drop_rate=of_layer("drop_rate", self.drop_rate, layer)
+        )
+
+    def weight(
+        self,
+        weight: Tensor,
+        divisions: Mapping[str, Division] | None = None,
+        shared: tuple[SharedGate, ...] = (),
+        *,
+        zero_row: int | None = None,
+        layer: str = "",
+    ) -> "HardConcreteWeight":
+        """State for one weight whose elements fall into the given divisions, by the names of their places."""
+        gates = {place: self.gate(division, layer=layer) for place, division in (divisions or {}).items()}
+        if self.rescale:
+            kinds = len(gates) + sum(use.scales for use in shared)
+            with torch.no_grad():
+                weight.mul_((1.0 - of_layer("drop_rate", self.drop_rate, layer)) ** -kinds)
+        return HardConcreteWeight(self, weight.shape, gates, shared, zero_row=zero_row, layer=layer)
+
+
+def of_layer(name: str, value: float | Mapping[str, float], layer: str) -> float:
+    """The number of one layer; raises ValueError where a mapping does not name it."""
+    if not isinstance(value, Mapping):
+        return value
+    if layer not in value:
+        raise ValueError(f"{name} names {sorted(value)}, but not the sparse layer {layer!r}")
+    return value[layer]
+
+
+class HardConcreteGate(Gate):
+    """Hard concrete gates, one draw a mini-batch, shared by its time steps and sequences."""
+
+    def __init__(self, *divisions: Division, method: HardConcrete, drop_rate: float) -> None:
+        super().__init__(*divisions)
+        self.beta, self.beta_start, self.beta_end = method.beta, method.beta, method.beta_end
+        self.gamma, self.zeta = method.gamma, method.zeta
+        start = math.log(1.0 - drop_rate) - math.log(drop_rate)
+        self.log_alpha = nn.Parameter(start + 0.01 * torch.randn(self.units))
+
+    def anneal(self, progress: float) -> None:
+        """Set the temperature: geometric from `beta` to `beta_end` while progress goes from 0 to 1."""
+        if self.beta_end is not None:
+            share = min(max(progress, 0.0), 1.0)
+            self.beta = self.beta_start ** (1.0 - share) * self.beta_end**share
+
+    def sample(self, rows: Tensor | None = None, *, shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw gates; those that `rows` do not meet are independent, so they need not be drawn."""
+        log_alpha = bounded(self.divisions[0].take(self.log_alpha, rows))
+        noise = torch.rand(*shape, *log_alpha.shape, dtype=log_alpha.dtype, device=log_alpha.device)
+        s = torch.sigmoid((torch.logit(noise, EPSILON) + log_alpha) / self.beta)
+        return (s * (self.zeta - self.gamma) + self.gamma).clamp(0.0, 1.0)
+
+    def deployed(self, rows: Tensor | None = None) -> Tensor:
+        """The test gate; where a projection keeps a unit whose test gate is zero, the mean of its gate."""
+        log_alpha = self.divisions[0].take(self.log_alpha, rows).clamp(LOW, HIGH)
+        gate = (torch.sigmoid(log_alpha) * (self.zeta - self.gamma) + self.gamma).clamp(0.0, 1.0)
+        if math.isnan(self.cutoff):
+            return gate
+        kept = self.keep_mask(rows)
+        closed = kept & (gate == 0.0)
+        gate = torch.where(kept, gate, torch.zeros_like(gate))
+        if closed.any():
+            gate = gate.index_put((closed,), self.mean(log_alpha[closed]))
+        return gate
+
+    def mean(self, log_alpha: Tensor) -> Tensor:
+        """E[z] = integral of P(z > t) for t in (0, 1), by 16 nodes of Gauss and Legendre."""
+        nodes, weights = _legendre(log_alpha)
+        shift = self.beta * torch.log((nodes - self.gamma) / (self.zeta - nodes))
+        return (torch.sigmoid(log_alpha[..., None] - shift) * weights).sum(-1)
+
+    def score(self, *weights: Tensor) -> Tensor:  # noqa: ARG002
+        """Log alpha, within its bounds."""
+        return self.log_alpha.clamp(LOW, HIGH)
+
+    def keep_mask(self, rows: Tensor | None = None) -> Tensor:
+        """True where the test gate is not zero, or where a projection says so."""
+        score = self.divisions[0].take(self.score(), rows)
+        own = torch.sigmoid(score) * (self.zeta - self.gamma) + self.gamma > 0.0
+        return self.select(score, own, self.divisions[0], rows)
+
+    def open_probability(self) -> Tensor:
+        """P(z > 0) of a gate in training (equation 12)."""
+        return torch.sigmoid(bounded(self.log_alpha) - self.beta * math.log(-self.gamma / self.zeta))
+
+
+class HardConcreteWeight(SparseWeight):
+    """A weight times its gates."""
+
+    def __init__(
+        self,
+        method: HardConcrete,
+        shape: torch.Size,
+        gates: Mapping[str, Gate],
+        shared: tuple[SharedGate, ...],
+        *,
+        zero_row: int | None,
+        layer: str,
+    ) -> None:
+        super().__init__(shape, gates, shared, zero_row=zero_row)
+        self.lambda_ = of_layer("lambda_", method.lambda_, layer)
+        self.weight_decay = method.weight_decay
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        """Lambda times the expected number of kept weights, plus the L2 term."""
+        total = self.lambda_ * self.expected_kept(weight)
+        if not self.weight_decay:
+            return total
+        squares = weight * weight
+        for probability, division in self.open_probabilities(weight):
+            squares = squares * division.spread(probability.detach())
+        return total + 0.5 * self.weight_decay * squares.sum()
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, log_alpha: Tensor) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(log_alpha)
+        return log_alpha.clamp(LOW, HIGH)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001
+        (log_alpha,) = ctx.saved_tensors
+        outward = ((log_alpha <= LOW) & (grad > 0)) | ((log_alpha >= HIGH) & (grad < 0))
+        return grad.masked_fill(outward, 0.0)
+
+
+def bounded(log_alpha: Tensor) -> Tensor:
+    """Clamp to [LOW, HIGH]; beyond them only a gradient that leads back in passes, so that no gate is stuck."""
+    return _Bounded.apply(log_alpha)  # type: ignore[return-value]
+
+
+def _legendre(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (16,) of Gauss and Legendre's rule on (0, 1)."""
+    off = torch.arange(1, 16, dtype=torch.float64)
+    off = off / torch.sqrt(4.0 * off * off - 1.0)
+    values, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return (0.5 + 0.5 * values).to(like), (vectors[0] ** 2).to(like)

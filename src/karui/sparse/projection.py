@@ -1,0 +1,220 @@
+"""From "about so many" to "exactly so many": the cutoffs that make the deployed model keep a wanted number of weights.
+
+Units of all gates are ranked by one score (log alpha of L0 gates, the logarithm of the signal-to-noise ratio, root mean
+square). Where single weights have gates, exactly the wanted number is kept: group gates open down to the score at which
+enough weights are reached, then the best weights within open groups are taken. Where only groups have gates, units are
+opened from the best down; a unit that would exceed the number closes its gate for the rest, and the others go on, so
+that what is left unused is smaller than the smallest next unit.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from karui.sparse.division import Division, Elements
+from karui.sparse.gate import Cut
+from karui.sparse.measures import kept_parameters, sparse_layers
+from karui.sparse.weight import count_open
+
+
+class _Units(NamedTuple):
+    """One array of units: scores, positions from best to worst, those scores in that order."""
+
+    cut: Cut
+    score: Tensor
+    order: Tensor
+    sorted: Tensor
+    is_element: bool
+
+
+class _Weight(NamedTuple):
+    """One weight: (which units, how they lie in it)."""
+
+    shape: tuple[int, ...]
+    parts: list[tuple[int, Division]]
+    zero_row: int | None
+
+
+class Projection:
+    """All scores of a model, sorted once; then any number of weights can be asked for."""
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.units: list[_Units] = []
+        self.weights: list[_Weight] = []
+        position: dict[int, int] = {}
+        for name, layer in sparse_layers(model):
+            zero_rows = [state.zero_row for _, _, state in layer.states()]
+            for score, cut, division in layer.ranked():
+                score = score.detach().double()
+                if score.isnan().any():
+                    raise ValueError(
+                        f"{name or 'the layer'} has scores that are not numbers: training diverged"
+                    )
+                if zero_rows[0] is not None and division.units[0] == division.shape[0]:
+                    score = score.clone()
+                    score[zero_rows[0]] = -math.inf
+                position[id(cut)] = len(self.units)
+                flat = score.flatten()
+                ordered, order = torch.sort(flat, descending=True, stable=True)
+                self.units.append(_Units(cut, flat, order, ordered, isinstance(division, Elements)))
+            for _, mean, state in layer.states():
+                parts = [(position[id(cut)], division) for cut, division in state.cuts()]
+                self.weights.append(_Weight(tuple(mean.shape), parts, state.zero_row))
+        if not self.weights:
+            raise ValueError("the model has no sparse layer: call sparsify first")
+        every = torch.cat([units.sorted for units in self.units])
+        self.levels = torch.sort(every[every > -math.inf], descending=True).values
+        self.limits = [int((units.sorted > -math.inf).sum()) for units in self.units]
+        self.single = all(any(self.units[u].is_element for u, _ in weight.parts) for weight in self.weights)
+
+    def keep(self, count: int) -> int:
+        """Set the cuts so that `count` weights are kept, or as many as can be but never more; returns how many."""
+        if count < 0:
+            raise ValueError(f"keep must be at least 0, got {count}")
+        first, past = 0, len(self.levels)  # the largest number of levels that fits is in [first, past]
+        while first < past:
+            middle = (first + past + 1) // 2
+            if self._count(self._down_to(middle)) <= count:
+                first = middle
+            else:
+                past = middle - 1
+        if self.single and first < len(self.levels):
+            self._set(self._down_to(first + 1))
+            self._trim(count, float(self.levels[first]))
+        else:
+            self._set(self._fill(self._down_to(first), count))
+        for _, layer in sparse_layers(self.model):
+            layer.renew()
+        return kept_parameters(self.model)
+
+    def _down_to(self, levels: int) -> list[int]:
+        """How many units of each array reach the score at that position of all scores."""
+        if levels == 0:
+            return [0] * len(self.units)
+        level = self.levels[levels - 1]
+        return [int(torch.searchsorted(-units.sorted, -level, right=True)) for units in self.units]
+
+    def _masks(self, opened: list[int]) -> list[Tensor]:
+        masks = []
+        for units, count in zip(self.units, opened, strict=True):
+            mask = torch.zeros(len(units.score), dtype=torch.bool, device=units.score.device)
+            mask[units.order[:count]] = True
+            masks.append(mask)
+        return masks
+
+    def _count(self, opened: list[int]) -> int:
+        """Weights kept when the best `opened[g]` units of each array are."""
+        masks = [mask.to(torch.float64) for mask in self._masks(opened)]
+        total = 0
+        for shape, parts, zero_row in self.weights:
+            values = [(masks[u].view(division.units), division) for u, division in parts]
+            total += int(count_open(values, shape, zero_row=zero_row))
+        return total
+
+    def _fill(self, opened: list[int], count: int) -> list[int]:
+        """Open more units from the best down; the array of the first that does not fit is left as it is."""
+        active = set(range(len(self.units)))
+        while active:
+            scores = torch.cat(
+                [self.units[g].sorted[opened[g] : self.limits[g]].cpu() for g in sorted(active)]
+            )
+            owners = torch.cat([torch.full((self.limits[g] - opened[g],), g) for g in sorted(active)])
+            owners = owners[torch.sort(scores, descending=True, stable=True).indices]
+            first, past = 0, len(owners)
+
+            def with_more(number: int, owners: Tensor = owners) -> list[int]:
+                more = torch.bincount(owners[:number], minlength=len(self.units))
+                return [now + int(extra) for now, extra in zip(opened, more, strict=True)]
+
+            while first < past:
+                middle = (first + past + 1) // 2
+                if self._count(with_more(middle)) <= count:
+                    first = middle
+                else:
+                    past = middle - 1
+            opened = with_more(first)
+            if first == len(owners):
+                break
+            active.remove(int(owners[first]))
+        return opened
+
+    def _set(self, opened: list[int]) -> None:
+        for units, count in zip(self.units, opened, strict=True):
+            if count == 0:
+                units.cut.set_cut(math.inf)
+            else:
+                last = int(units.order[count - 1])
+                units.cut.set_cut(float(units.score[last]), last)
+
+    def _trim(self, count: int, level: float) -> None:
+        """Keep the best `count` of the elements whose groups are open down to `level`."""
+        alive: list[tuple[_Units, Tensor]] = []
+        opened = self._masks([int((units.score >= level).sum()) for units in self.units])
+        for shape, parts, zero_row in self.weights:
+            groups = torch.ones(shape, dtype=torch.bool, device=self.units[0].score.device)
+            for u, division in parts:
+                if not self.units[u].is_element:
+                    groups = groups & division.spread(opened[u].view(division.units))
+            if zero_row is not None:
+                groups[zero_row] = False
+            element = next(self.units[u] for u, _ in parts if self.units[u].is_element)
+            alive.append((element, groups.flatten()))
+        scores = torch.cat([units.score[mask] for units, mask in alive])
+        if count == 0:
+            cutoff, ties = math.inf, 0
+        else:
+            cutoff = float(torch.topk(scores, count, sorted=False).values.min())
+            ties = count - int((scores > cutoff).sum())
+        for units, mask in alive:
+            equal = (mask & (units.score == cutoff)).nonzero()[:, 0]
+            taken = min(ties, len(equal))
+            ties -= taken
+            units.cut.set_cut(cutoff, int(equal[taken - 1]) if taken else -1)
+
+
+def project(model: nn.Module, *, keep: int) -> int:
+    """Make the deployed model keep `keep` of the weights that could be pruned; returns how many it keeps.
+
+    Exactly that many where single weights have gates (or the model has no more), else as many as whole units allow but
+    never more. The cuts stay until the next projection or `release`; they are part of the state dict. Masks of
+    `MagnitudePruning` are renewed. Raises ValueError where a score is not a number or keep is negative.
+    """
+    return Projection(model).keep(keep)
+
+
+def project_where(model: nn.Module, fits: Callable[[], bool], *, tolerance: float = 0.0) -> int:
+    """Make the deployed model keep as many weights as `fits` allows; returns how many it keeps.
+
+    fits() is asked about the model as it then stands, for numbers found by bisection: it should hold below some
+    number and not above. tolerance: stop where the two sides are closer than this share. What is left fits.
+    Raises ValueError where not even a model without any of these weights fits.
+    """
+    projection = Projection(model)
+    everything = projection.keep(sum(math.prod(weight.shape) for weight in projection.weights))
+    if fits():
+        return everything
+    low, kept, high = 0, projection.keep(0), everything
+    if not fits():
+        raise ValueError("the model does not fit even with every weight that can be pruned at zero")
+    while high - low > max(1.0, tolerance * high):
+        middle = (low + high) // 2
+        found = projection.keep(middle)
+        if found == kept or fits():
+            low, kept = middle, found
+        else:
+            high = min(middle, found)
+    return projection.keep(low)
+
+
+def release(model: nn.Module) -> None:
+    """Back to the method's own rule of what is pruned."""
+    for module in model.modules():
+        if isinstance(module, Cut):
+            module.release()
+    for _, layer in sparse_layers(model):
+        layer.renew()
