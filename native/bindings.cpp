@@ -5,6 +5,7 @@ namespace nb = nanobind;
 // Each part binds its own functions; this file only lists the parts.
 void bind_kernels(nb::module_& m);
 void bind_statistical(nb::module_& m);
+void bind_buffers(nb::module_& m);
 void bind_layer(nb::module_& m);
 void bind_step(nb::module_& m);
 void bind_tree(nb::module_& m);
@@ -19,6 +20,7 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // what autograd still holds when Python exits is no leak
     bind_kernels(m);
     bind_statistical(m);
+    bind_buffers(m);
     bind_layer(m);
     bind_step(m);
     bind_tree(m);

@@ -20,7 +20,7 @@ struct LayerForward {
     const R* skip;           // (T, B, H), or x itself, or null; null when G = 4
     const R* weight_c;       // (2, H) or null: version 1
     const R* bias;           // (2, H)
-    const R* c_0;            // (B, H)
+    const R* c_0;            // (B, H) or null: zeros
     const R* dropout_mask;   // (B, H) or null
     const uint8_t* padding;  // (T, B) or null: 1 = padding
     R* h;                    // (T, B, H)
@@ -39,7 +39,7 @@ struct LayerBackward {
     R* grad_skip;             // (T, B, H), or null; not read where skip is x: grad_x has both parts then
     R* grad_weight_c;         // (2, H), or null in version 1
     R* grad_bias;             // (2, H)
-    R* grad_c_0;              // (B, H)
+    R* grad_c_0;              // (B, H), or null
     R* scratch;               // `LayerRoom::backward` numbers
 };
 

@@ -212,9 +212,10 @@ static void prepare(const LayerPlan<R>& plan, const LayerBackward<R>& a, Backwar
     constexpr int64_t width = panel<R>;
     share(plan.panels, own, count, [&](int64_t p) {
         room.vectors.fill(plan, p, a.forward, a.grad_c_n);
-        for (int64_t b = 0; b < plan.B; ++b)
-            copy_into_panel(a.forward.c_0 + b * plan.H + p * width, std::min(width, plan.H - p * width),
-                            room.c_0 + (p * plan.B + b) * width);
+        R* const c_0 = room.c_0 + p * plan.B * width;
+        if (!a.forward.c_0) std::fill(c_0, c_0 + plan.B * width, R(0));
+        for (int64_t b = 0; a.forward.c_0 && b < plan.B; ++b)
+            copy_into_panel(a.forward.c_0 + b * plan.H + p * width, std::min(width, plan.H - p * width), c_0 + b * width);
         for (int64_t block = 0; block < plan.blocks; ++block) {
             R* const sums = room.sums + (block * plan.panels + p) * 4 * width;
             std::fill(sums, sums + 4 * width, R(0));
@@ -298,7 +299,7 @@ static void backward_part(const LayerPlan<R>& plan, const LayerBackward<R>& a, B
     if (a.grad_weight) share(plan.outputs, own, count, [&](int64_t q) { finish_weight(plan, a, room, q); });
     share(plan.panels, own, count, [&](int64_t p) {
         add_up(plan, a, room, p);
-        room.vectors.read_state(plan, p, 0, plan.B, a.grad_c_0);
+        if (a.grad_c_0) room.vectors.read_state(plan, p, 0, plan.B, a.grad_c_0);
     });
 }
 

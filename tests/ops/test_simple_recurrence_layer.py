@@ -90,14 +90,13 @@ def options_of(case: Case, dtype: torch.dtype) -> dict[str, Any]:
 
 def call(case: Case, leaves: dict[str, Tensor], **extra: Any) -> tuple[Tensor, Tensor]:
     skip = leaves["x"] if case.skip == "input" else leaves.get("skip")
-    options = options_of(case, leaves["x"].dtype) | extra
+    options = {"c_0": leaves["c_0"]} | options_of(case, leaves["x"].dtype) | extra
     return simple_recurrence_layer(
         leaves["x"],
         leaves["weight"],
         skip,
         leaves.get("weight_c"),
         leaves["bias"],
-        c_0=leaves["c_0"],
         **options,
     )
 
@@ -251,6 +250,31 @@ def test_any_layout_is_read_and_one_output_may_be_left_unused() -> None:
         assert torch.equal(wanted, found)
 
 
+@pytest.mark.parametrize("implementation", ["cpp", "reference"])
+@pytest.mark.parametrize("case", [CASES[1], CASES[5], LARGE[0], LARGE[2]])
+def test_no_first_state_is_zeros_and_gates_may_lie_flat(case: Case, implementation: str) -> None:
+    leaves = leaves_of(case, torch.float32)
+    zeros = leaves | {"c_0": torch.zeros_like(leaves["c_0"])}
+    found = call(case, leaves, c_0=None, implementation=implementation)
+    wanted = call(case, zeros, implementation=implementation)
+    flat = {
+        name: leaf.detach().flatten().requires_grad_()
+        for name, leaf in leaves.items()
+        if name in ("weight_c", "bias")
+    }
+    flattened = call(case, leaves | flat, c_0=None, implementation=implementation)
+    shared = [leaf for name, leaf in leaves.items() if name not in ("c_0", *flat)]
+    shaped = [leaves[name] for name in flat]
+    wanted_grads = torch.autograd.grad(sum(t.sin().sum() for t in wanted), [*shared, *shaped])
+    found_grads = torch.autograd.grad(sum(t.sin().sum() for t in found), [*shared, *shaped])
+    flat_grads = torch.autograd.grad(sum(t.sin().sum() for t in flattened), [*shared, *flat.values()])
+    for a, b, c in zip(
+        (*wanted, *wanted_grads), (*found, *found_grads), (*flattened, *flat_grads), strict=True
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(a.flatten(), c.flatten())
+
+
 def test_both_directions_and_16_bits_go_apart() -> None:
     T, B, width, H = 6, 3, 5, 4
     x, weight = torch.randn(T, B, width), torch.randn(2 * 3 * H, width)
@@ -284,7 +308,7 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     case = CASES[2]
     leaves = leaves_of(case, torch.float32)
     for change, extra, message in [
-        ({"weight": leaves["weight"][:, :4]}, {}, r"x must be \(T, B, I\) and weight \(G\*H=21, I\)"),
+        ({"weight": leaves["weight"][:, :4]}, {}, r"x must be \(T, B, I\) and weight \(D\*G\*H=21, I\)"),
         ({"weight": leaves["weight"][:14]}, {}, r"u must be .*, got \(23, 3, 1, 2, 7\)"),
         ({"x": leaves["x"][0]}, {}, r"x must be \(T, B, I\)|u must be"),
         ({"skip": leaves["skip"][1:]}, {}, r"x must have shape \(23, 3, 7\)"),

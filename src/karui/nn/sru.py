@@ -89,8 +89,10 @@ class SRU(SimpleRecurrence):
 
     def layer_rank(self, layer: int) -> int | None:
         """`input_rank` in a layer that it makes smaller, else None."""
+        if self.input_rank is None:
+            return None
         limit = min(self.layer_input_size(layer), self.num_directions * self.hidden_size)
-        return self.input_rank if self.input_rank is not None and self.input_rank < limit else None
+        return self.input_rank if self.input_rank < limit else None
 
     def _build_layer(self, layer: int) -> None:
         size, rank = self.layer_input_size(layer), self.layer_rank(layer)
@@ -119,8 +121,14 @@ class SRU(SimpleRecurrence):
                 parameter.zero_()
                 parameter[H:] = self.highway_bias
 
+    def _split_state(self, hx: Any, x: Tensor) -> list[Any]:
+        """None a layer where the states are zeros that the op knows: of the dtype of the layer's input, as x has it."""
+        if hx is None and not torch.is_autocast_enabled(x.device.type):
+            return [None] * self.num_layers
+        return super()._split_state(hx, x)
+
     def _run_layer(
-        self, x: Tensor, layer: int, state: Tensor, padding_mask: Tensor | None, *, skip: Tensor
+        self, x: Tensor, layer: int, state: Tensor | None, padding_mask: Tensor | None, *, skip: Tensor
     ) -> tuple[Tensor, Tensor]:
         if self.layer_rank(layer) is not None:
             x = F.linear(x, getattr(self, f"weight_rank_l{layer}"))

@@ -77,32 +77,53 @@ class SimpleRecurrence(StackedRecurrence):
     def _recur(
         self, u: Tensor, layer: int, c_0: Tensor, padding_mask: Tensor | None, *, skip: Tensor
     ) -> tuple[Tensor, Tensor]:
-        skip_input, weight_c, bias, options = self._recurrence_of(u, layer, c_0, padding_mask, skip)
-        return simple_recurrence(u, skip_input, weight_c, bias, **options)
+        weight_c, bias = self._gate_parameters(u, layer)
+        gates = (self.num_directions, 2, self.hidden_size)
+        return simple_recurrence(
+            u,
+            skip if self._reads_skip(layer) else None,
+            None if weight_c is None else weight_c.view(gates),
+            bias.view(gates),
+            c_0=c_0,
+            padding_mask=padding_mask,
+            **self._options(u, layer),
+        )
 
     def _multiply_and_recur(
-        self, x: Tensor, layer: int, c_0: Tensor, padding_mask: Tensor | None, *, skip: Tensor
+        self, x: Tensor, layer: int, c_0: Tensor | None, padding_mask: Tensor | None, *, skip: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`_to_gates` and `_recur` in one, which is faster where the op can do both."""
-        skip_input, weight_c, bias, options = self._recurrence_of(x, layer, c_0, padding_mask, skip)
-        weight = self.parameter("weight_ih", layer)
-        return simple_recurrence_layer(x, weight, skip_input, weight_c, bias, **options)
+        """`_to_gates` and `_recur` in one, which is faster where the op can do both; c_0 None stands for zeros."""
+        weight_c, bias = self._gate_parameters(x, layer)
+        if self.bidirectional:
+            gates = (2, 2, self.hidden_size)
+            weight_c, bias = None if weight_c is None else weight_c.view(gates), bias.view(gates)
+        return simple_recurrence_layer(
+            x,
+            self.parameter("weight_ih", layer),
+            skip if self._reads_skip(layer) else None,
+            weight_c,
+            bias,
+            c_0=c_0,
+            padding_mask=padding_mask,
+            **self._options(x, layer),
+        )
 
-    def _recurrence_of(
-        self, like: Tensor, layer: int, c_0: Tensor, padding_mask: Tensor | None, skip: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, dict[str, Any]]:
-        """What the op takes besides its first argument(s); `like` has their dtype and shape (T, B, ...)."""
-        gates = (self.num_directions, 2, self.hidden_size)
-        weight_c = self.parameter("weight_c", layer).view(gates) if self.variant == "v2" else None
-        bias = self.parameter("bias", layer).view(gates) if self.bias else like.new_zeros(gates)
-        options: dict[str, Any] = {
-            "c_0": c_0,
-            "padding_mask": padding_mask,
+    def _gate_parameters(self, like: Tensor, layer: int) -> tuple[Tensor | None, Tensor]:
+        """weight_c, None in version 1, and bias (D*2*H,), zeros of the dtype of `like` where the layer has none."""
+        weight_c = self.parameter("weight_c", layer) if self.variant == "v2" else None
+        if self.bias:
+            return weight_c, self.parameter("bias", layer)
+        return weight_c, like.new_zeros(self.num_directions * 2 * self.hidden_size)
+
+    def _reads_skip(self, layer: int) -> bool:
+        return self.has_skip_term and self.gate_blocks(layer) == 3
+
+    def _options(self, like: Tensor, layer: int) -> dict[str, Any]:
+        """Words and dropout mask of the op; `like` has its dtype and shape (T, B, ...)."""
+        return {
             "dropout_mask": self._dropout_mask(like, layer),
             "variant": self.variant,
             "activation": self.activation,
             "scale": self.skip_scale,
             "implementation": self.implementation,
         }
-        reads_skip = self.has_skip_term and self.gate_blocks(layer) == 3
-        return skip if reads_skip else None, weight_c, bias, options

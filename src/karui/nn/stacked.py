@@ -178,8 +178,13 @@ class StackedRecurrence(nn.Module):
         padding_mask: Tensor | None = None,
     ) -> tuple[Any, Any]:
         """Run all layers; see the class for shapes."""
-        if isinstance(input, Tensor) and input.dim() == 2 and lengths is None and padding_mask is None:
-            return self._forward_one(input, hx)
+        if isinstance(input, Tensor) and lengths is None and padding_mask is None:
+            if input.dim() == 2:
+                return self._forward_one(input, hx)
+            if input.dim() == 3 and input.shape[2] == self.input_size:  # only the order of axes may differ
+                self._check_dtype(input)
+                output, state = self._run(input.transpose(0, 1) if self.batch_first else input, hx, None)
+                return output.transpose(0, 1) if self.batch_first else output, state
         padded = to_padded(
             input,
             lengths=lengths,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from karui.errors import UserError
 from karui.nn.registry import build_recurrent
+from karui.ops.buffers import all_from_torch
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 PEERS = ("torch-lstm", "torch-gru", "sru", "gemm")
@@ -253,7 +254,11 @@ def _peak_mb(run: Run, device: torch.device) -> float:
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     from torch.profiler import ProfilerActivity, profile
 
-    with _silenced(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with (
+        _silenced(),
+        all_from_torch(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
+    ):
         run()
     events: Any = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")

@@ -49,7 +49,8 @@ def simple_recurrence(
         if padding_mask is not None:
             raise ValueError("give lengths or padding_mask, not both")
         padding_mask = torch.arange(u.shape[0], device=u.device)[:, None] >= lengths
-    _check_masks(tuple(u.shape), padding_mask, dropout_mask)
+    T, B, D, _, H = u.shape
+    _check_masks((T, B, D * H), padding_mask, dropout_mask)
     choice = choose_implementation(u, implementation, IMPLEMENTATIONS)
     if choice == "cpp":
         from karui.ops.simple_recurrence import cpu as chosen
@@ -79,7 +80,7 @@ def simple_recurrence_layer(
     weight_c: Tensor | None,
     bias: Tensor,
     *,
-    c_0: Tensor,
+    c_0: Tensor | None = None,
     padding_mask: Tensor | None = None,
     dropout_mask: Tensor | None = None,
     variant: str = "v2",
@@ -90,51 +91,58 @@ def simple_recurrence_layer(
     """Return `simple_recurrence(x weight', skip, ...)`: a layer with its product, which on a CPU run chunk by chunk.
 
     x (T, B, I), finite in the padding too, where the weight's gradient multiplies it by 0; weight (D*G*H, I), G = 3,
-    or 4 with a projected skip; skip (T, B, D*H), often x itself, or None. The other arguments, the result and what is
-    raised stand in `simple_recurrence`.
+    or 4 with a projected skip; skip (T, B, D*H), often x itself, or None. weight_c and bias of one direction may be
+    (2*H,) too. c_0 None stands for zeros. The other arguments, the result and what is raised stand in
+    `simple_recurrence`.
     """
-    D, _, H = c_0.shape
-    shape = (*x.shape[:2], D, weight.shape[0] // max(1, D * H), H)
-    if not fused.can_run(x, weight, c_0, implementation):
-        u = F.linear(x, weight).view(shape)
-        return simple_recurrence(
-            u,
+    if fused.can_run(x, weight, weight_c, bias, c_0, implementation) and fused.fits(
+        x, weight, skip, weight_c, bias, c_0
+    ):
+        T, B, _ = x.shape
+        _check_words(variant, activation, weight_c)
+        _check_masks((T, B, bias.numel() // 2), padding_mask, dropout_mask)
+        return fused.simple_recurrence_layer(
+            x,
+            weight,
             skip,
             weight_c,
             bias,
             c_0=c_0,
             padding_mask=padding_mask,
             dropout_mask=dropout_mask,
-            variant=variant,
             activation=activation,
             scale=scale,
-            implementation=implementation,
         )
-    if x.dim() != 3 or tuple(weight.shape) != (shape[3] * H, x.shape[2]):
+    gates = bias if bias.dim() > 1 else bias.view(1, 2, -1)
+    D, _, H = gates.shape if c_0 is None else c_0.shape
+    shape = (*x.shape[:2], D, weight.shape[0] // max(1, D * H), H)
+    if x.dim() != 3 or tuple(weight.shape) != (D * shape[3] * H, x.shape[2]):
         raise ValueError(
-            f"x must be (T, B, I) and weight (G*H={shape[3] * H}, I), got {tuple(x.shape)} and {tuple(weight.shape)}"
+            f"x must be (T, B, I) and weight (D*G*H={D * shape[3] * H}, I), got {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}"
         )
-    _check(shape, x.dtype, skip, weight_c, bias, c_0)
-    _check_words(variant, activation, weight_c)
-    _check_masks(shape, padding_mask, dropout_mask)
-    return fused.simple_recurrence_layer(
-        x,
-        weight,
+    return simple_recurrence(
+        F.linear(x, weight).view(shape),
         skip,
-        weight_c,
-        bias,
-        c_0=c_0,
+        weight_c if weight_c is None or weight_c.dim() > 1 else weight_c.view(1, 2, -1),
+        gates,
+        c_0=x.new_zeros(D, x.shape[1], H) if c_0 is None else c_0,
         padding_mask=padding_mask,
         dropout_mask=dropout_mask,
+        variant=variant,
         activation=activation,
         scale=scale,
+        implementation=implementation,
     )
 
 
-def _check_masks(shape: tuple[int, ...], padding_mask: Tensor | None, dropout_mask: Tensor | None) -> None:
-    T, B, D, _, H = shape
-    if dropout_mask is not None and tuple(dropout_mask.shape) != (B, D * H):
-        raise ValueError(f"dropout_mask must have shape {(B, D * H)}, got {tuple(dropout_mask.shape)}")
+def _check_masks(
+    shape: tuple[int, int, int], padding_mask: Tensor | None, dropout_mask: Tensor | None
+) -> None:
+    """shape: T, B and D*H."""
+    T, B, width = shape
+    if dropout_mask is not None and tuple(dropout_mask.shape) != (B, width):
+        raise ValueError(f"dropout_mask must have shape {(B, width)}, got {tuple(dropout_mask.shape)}")
     if padding_mask is not None and (padding_mask.dtype != torch.bool or tuple(padding_mask.shape) != (T, B)):
         raise ValueError(
             f"padding_mask must be bool of shape {(T, B)}, got {padding_mask.dtype} of {tuple(padding_mask.shape)}"

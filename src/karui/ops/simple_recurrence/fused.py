@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from karui import _native
-from karui.ops.choice import is_traced
+from karui.ops import buffers
+from karui.ops.choice import FULL_DTYPES, is_traced
 from karui.ops.double_backward import differentiable_gradients
 from karui.ops.eager import addresses
 from karui.ops.simple_recurrence import reference
@@ -28,17 +29,44 @@ class Words(NamedTuple):
     skip_is_input: bool
 
 
-def can_run(x: Tensor, weight: Tensor, c_0: Tensor, implementation: str | None) -> bool:
+def can_run(
+    x: Tensor,
+    weight: Tensor,
+    weight_c: Tensor | None,
+    bias: Tensor,
+    c_0: Tensor | None,
+    implementation: str | None,
+) -> bool:
     """Tell whether this file computes the layer; the caller multiplies and scans apart where it does not."""
     return (
         implementation in (None, "cpp")
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and weight.dtype == x.dtype
-        and c_0.shape[0] == 1
+        and x.dtype in FULL_DTYPES
+        and all(t is None or (t.is_cpu and t.dtype == x.dtype) for t in (x, weight, weight_c, bias, c_0))
         and not torch.is_autocast_enabled("cpu")
         and not is_traced(x)
         and not is_traced(weight)
+    )
+
+
+def fits(
+    x: Tensor,
+    weight: Tensor,
+    skip: Tensor | None,
+    weight_c: Tensor | None,
+    bias: Tensor,
+    c_0: Tensor | None,
+) -> bool:
+    """Tell whether sizes are those of one direction; the way apart takes the others, or says by name what is wrong."""
+    if x.dim() != 3 or weight.dim() != 2:
+        return False
+    (T, B, width), H = x.shape, bias.numel() // 2
+    blocks = 3 if weight.shape[0] == 3 * H else 4
+    return (
+        weight.shape == (blocks * H, width)
+        and (skip is None or (blocks == 3 and skip.dtype == x.dtype and skip.shape == (T, B, H)))
+        and bias.shape in ((2 * H,), (1, 2, H))
+        and (weight_c is None or weight_c.shape == bias.shape)
+        and (c_0 is None or c_0.shape == (1, B, H))
     )
 
 
@@ -51,26 +79,28 @@ def run_forward(
     skip: Tensor | None,
     weight_c: Tensor | None,
     bias: Tensor,
-    c_0: Tensor,
+    c_0: Tensor | None,
     padding_mask: Tensor | None,
     dropout_mask: Tensor | None,
     words: Words,
     *,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Any]:
-    """Contiguous inputs of one dtype; x (T, B, I), weight (G*H, I), skip (T, B, H), the rest as in the scan.
+    """Contiguous inputs of one dtype; x (T, B, I), weight (G*H, I), skip (T, B, H), c_0 None for zeros, the rest as in
+    the scan, weight_c and bias also (2*H,).
 
     Returns h (T, B, H), c_n (1, B, H) and what the backward reads: the kept gates and states, None unless `save`, in
     an order of the native core's own, and the sizes that say how they lie.
     """
     T, B, width = x.shape
-    H = c_0.shape[2]
+    H = bias.numel() // 2
     sizes = _sizes(
         T, B, width, weight.shape[0] // H, H, ACTIVATIONS.index(words.activation), words.scale,
         torch.get_num_threads(), CHUNK_ROWS, x.dtype == torch.float64,
     )  # fmt: skip
-    h, c_n, scratch = x.new_empty(T, B, H), torch.empty_like(c_0), x.new_empty(sizes.forward)
-    kept = x.new_empty(sizes.kept) if save else None
+    h, c_n = x.new_empty(T, B, H), x.new_empty(1, B, H)
+    scratch = buffers.new_empty(x, sizes.forward)
+    kept = buffers.new_empty(x, sizes.kept) if save else None
     source = x if words.skip_is_input else skip
     arrays = (x, weight, source, weight_c, bias, c_0, dropout_mask, padding_mask, h, c_n, kept, scratch)
     _native.layer_forward(sizes, addresses(*arrays))
@@ -85,7 +115,7 @@ def run_backward(
     sizes: Any,
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of x, weight, skip, weight_c, bias, c_0; the first three are None where not wanted.
+    """Gradients of x, weight, skip, weight_c, bias, c_0; None where not wanted, but for weight_c and bias.
 
     grad_c_n: None stands for zeros.
     """
@@ -96,11 +126,11 @@ def run_backward(
         torch.empty_like(skip) if skip is not None and wanted[2] else None,
         None if weight_c is None else torch.empty_like(weight_c),
         torch.empty_like(bias),
-        torch.empty_like(c_0),
+        torch.empty_like(c_0) if c_0 is not None and wanted[5] else None,
     )
     source = x if words.skip_is_input else skip
     forward = (x, weight, source, weight_c, bias, c_0, dropout_mask, padding_mask, None, None, kept, None)
-    scratch = x.new_empty(sizes.backward)
+    scratch = buffers.new_empty(x, sizes.backward)
     _native.layer_backward(sizes, addresses(*forward), addresses(grad_h, grad_c_n, *gradients, scratch))
     return gradients
 
@@ -117,9 +147,10 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         tensors, words = ctx.saved_tensors, ctx.words
-        x, _, _, _, _, c_0, padding_mask, dropout_mask, _ = tensors
+        x, _, _, _, bias, _, padding_mask, dropout_mask, _ = tensors
+        (T, B, _), H = x.shape, bias.numel() // 2
         grad_h, grad_c_n = grad_outputs
-        grad_h = x.new_zeros(*x.shape[:2], c_0.shape[2]) if grad_h is None else grad_h.contiguous()
+        grad_h = x.new_zeros(T, B, H) if grad_h is None else grad_h.contiguous()
         grad_c_n = None if grad_c_n is None else grad_c_n.contiguous()
         if torch.is_grad_enabled():  # gradients of these gradients will be asked for
 
@@ -129,15 +160,15 @@ class _Layer(torch.autograd.Function):
                 skip: Tensor | None,
                 weight_c: Tensor | None,
                 bias: Tensor,
-                c_0: Tensor,
+                c_0: Tensor | None,
             ) -> tuple[Tensor, Tensor]:
-                u = F.linear(x, weight).view(*x.shape[:2], 1, -1, c_0.shape[2])
+                u = F.linear(x, weight).view(T, B, 1, -1, H)
                 return reference.simple_recurrence(
                     u,
                     x if words.skip_is_input else skip,
-                    weight_c,
-                    bias,
-                    c_0=c_0,
+                    None if weight_c is None else weight_c.view(1, 2, H),
+                    bias.view(1, 2, H),
+                    c_0=x.new_zeros(1, B, H) if c_0 is None else c_0,
                     padding_mask=padding_mask,
                     dropout_mask=dropout_mask,
                     variant="v1" if weight_c is None else "v2",
@@ -157,13 +188,13 @@ def simple_recurrence_layer(
     weight_c: Tensor | None,
     bias: Tensor,
     *,
-    c_0: Tensor,
+    c_0: Tensor | None,
     padding_mask: Tensor | None,
     dropout_mask: Tensor | None,
     activation: str,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Shapes as in `karui.ops.simple_recurrence.simple_recurrence_layer`, where `can_run`; weight_c None is v1."""
+    """Shapes as in `simple_recurrence_layer` of the package, where it `can_run` and `fits`; weight_c None is v1."""
     tensors = (x, weight, None if skip is x else skip, weight_c, bias, c_0, padding_mask, dropout_mask)
     inputs: list[Any] = [None if t is None else t.contiguous() for t in tensors]
     inputs.append(Words(activation, scale, skip_is_input=skip is x))
