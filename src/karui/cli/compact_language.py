@@ -66,7 +66,7 @@ def compact_language_run(
 
 def _shape(spec: Any) -> dict[str, Any]:
     """Sizes of a description; weights are those that are not zero, words_read those whose embedding is not."""
-    from karui.runtime.language_spec import arrays_of
+    from karui.runtime.language_format import arrays_of
 
     return {
         "embedding_dim": spec.embedding.shape[1],

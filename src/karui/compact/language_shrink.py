@@ -29,9 +29,15 @@ from karui.compact.stack import (
     read_by,
     shrink_stack,
 )
-from karui.runtime.language_format import AdaptiveOutput, ClassOutput, FullOutput, LanguageModelSpec, Tail
+from karui.runtime.language_format import (
+    AdaptiveOutput,
+    ClassOutput,
+    FullOutput,
+    LanguageModelSpec,
+    Tail,
+    arrays_of,
+)
 from karui.runtime.language_output import Output
-from karui.runtime.language_spec import arrays_of
 
 
 def shrink_language(spec: LanguageModelSpec) -> LanguageModelSpec:

@@ -31,6 +31,7 @@ __all__ = [
     "LanguageModelSpec",
     "Tail",
     "TreeOutput",
+    "arrays_of",
     "encode_language_model",
     "in_preorder",
 ]
