@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from karui.cli.inspect_language import inspect_language
+from karui.cli.inspect_parts import layer_lines, provenance_lines, stored, table_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,26 +47,7 @@ def inspect(
         "normalisation": spec.normalisation,
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,
-        "layers": [
-            {
-                "kind": layer.kind,
-                "activation": layer.activation,
-                "hidden_sizes": list(layer.hidden_sizes),
-            }
-            for layer in spec.layers
-        ],
-        "matrices": [
-            {
-                "name": record.name,
-                "shape": list(record.shape),
-                "kept": record.kept,
-                "density": round(record.kept / max(1, record.shape[0] * record.shape[1]), 6),
-                "values": record.values,
-                "encoding": record.layout + (", coded" if record.coded else ""),
-                "bytes": record.num_bytes,
-            }
-            for record in artifact.records
-        ],
+        **stored(artifact),
         "num_words": len(spec.words),
         "words": [
             {"word": word, "label": label, "weight": round(weight, 6)} for word, label, weight in strongest
@@ -75,7 +57,6 @@ def inspect(
             {"pair": pair, "label": label, "weight": round(weight, 6)}
             for pair, label, weight in pair_weights(spec)
         ],
-        "provenance": spec.provenance,
     }
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text_report(report, words))
 
@@ -113,28 +94,14 @@ def _strongest(names: list[str], change: "np.ndarray", labels: list[str]) -> lis
 
 def text_report(report: dict[str, Any], num_words: int) -> str:
     """The report for people."""
-    total = report["artifact_bytes"]
+    words, labels = report["num_words"], ", ".join(report["labels"])
+    pooling, tokens, most = report["pooling"], report["normalisation"], report["max_tokens"] or "all"
     out = [
-        f"{report['file']}: {total} bytes, {report['num_words']} words, labels {', '.join(report['labels'])}"
+        f"{report['file']}: {report['artifact_bytes']} bytes, {words} words, labels {labels}",
+        *layer_lines(report),
+        f"pooling {pooling}, tokens {tokens}, at most {most}",
+        *table_lines(report),
     ]
-    for number, layer in enumerate(report["layers"]):
-        sizes = " + ".join(map(str, layer["hidden_sizes"]))
-        out.append(f"layer {number}: {layer['kind']} ({layer['activation']}), {sizes} units")
-    out.append(
-        f"pooling {report['pooling']}, tokens {report['normalisation']}, at most {report['max_tokens'] or 'all'}"
-    )
-    out += ["", "bytes    share  part"]
-    out += [
-        f"{size:>7}  {size / total:>5.1%}  {part}" for part, size in report["bytes_by_part"].items() if size
-    ]
-    out += ["", "density   kept / cells        values  encoding            matrix"]
-    for matrix in report["matrices"]:
-        cells = matrix["shape"][0] * matrix["shape"][1]
-        share = f"{matrix['kept']} / {cells}"
-        out.append(
-            f"{matrix['density']:>7.1%}   {share:<18}  {matrix['values']:<6}"
-            f"  {matrix['encoding']:<18}  {matrix['name']}"
-        )
     if num_words and report["words"]:
         out += ["", "weight   strongest words"]
         out += [
@@ -147,6 +114,4 @@ def text_report(report: dict[str, Any], num_words: int) -> str:
             f"{entry['weight']:>7.3f}  {entry['pair']} ({entry['label']})"
             for entry in report["pairs"][:num_words]
         ]
-    if report["provenance"]:
-        out += ["", *(f"{key}: {value}" for key, value in report["provenance"].items())]
-    return "\n".join(out)
+    return "\n".join([*out, *provenance_lines(report)])

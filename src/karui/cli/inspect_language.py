@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from karui.cli.inspect_parts import layer_lines, provenance_lines, stored, table_lines
+
 if TYPE_CHECKING:
     from karui.runtime.language_reader import LanguageArtifact
 
@@ -28,51 +30,22 @@ def inspect_language(file: str, artifact: "LanguageArtifact", *, as_json: bool) 
         "output": outline.output.kind,
         "tied": outline.output.is_tied,
         "parameters": outline.cells,
-        "layers": [
-            {"kind": layer.kind, "activation": layer.activation, "hidden_sizes": list(layer.hidden_sizes)}
-            for layer in spec.layers
-        ],
-        "matrices": [
-            {
-                "name": record.name,
-                "shape": list(record.shape),
-                "kept": record.kept,
-                "density": round(record.kept / max(1, record.shape[0] * record.shape[1]), 6),
-                "values": record.values,
-                "encoding": record.layout + (", coded" if record.coded else ""),
-                "bytes": record.num_bytes,
-            }
-            for record in artifact.records
-        ],
-        "provenance": spec.provenance,
+        **stored(artifact),
     }
     return json.dumps(report, indent=2, ensure_ascii=False) if as_json else text_report(report)
 
 
 def text_report(report: dict[str, Any]) -> str:
     """The report for people."""
-    total, case = report["artifact_bytes"], ", lower-cased" if report["lower"] else ""
+    case = ", lower-cased" if report["lower"] else ""
     tied = ", one table with the embedding" if report["tied"] else ""
-    out = [
-        f"{report['file']}: {total} bytes, {report['num_words']} words, {report['parameters']} parameters",
-        f"language model, tokens {report['tokenisation']}{case}, unknown word {report['unknown'] or 'none'}",
+    unknown, words, weights = report["unknown"] or "none", report["num_words"], report["parameters"]
+    projection = [] if report["projection"] is None else [f"projection to {report['projection']}"]
+    lines = [
+        f"{report['file']}: {report['artifact_bytes']} bytes, {words} words, {weights} parameters",
+        f"language model, tokens {report['tokenisation']}{case}, unknown word {unknown}",
         f"embedding {report['embedding_dim']}, output {report['output']}{tied}",
     ]
-    for number, layer in enumerate(report["layers"]):
-        out.append(
-            f"layer {number}: {layer['kind']} ({layer['activation']}), {layer['hidden_sizes'][0]} units"
-        )
-    if report["projection"] is not None:
-        out.append(f"projection to {report['projection']}")
-    out += ["", "   bytes    share  part"]
-    out += [
-        f"{size:>10}  {size / total:>5.1%}  {part}" for part, size in report["bytes_by_part"].items() if size
-    ]
-    out += ["", "density   kept / cells          values        encoding            matrix"]
-    for matrix in report["matrices"]:
-        share = f"{matrix['kept']} / {matrix['shape'][0] * matrix['shape'][1]}"
-        form = f"{matrix['values']:<12}  {matrix['encoding']:<18}"
-        out.append(f"{matrix['density']:>7.1%}   {share:<20}  {form}  {matrix['name']}")
-    if report["provenance"]:
-        out += ["", *(f"{key}: {value}" for key, value in report["provenance"].items())]
-    return "\n".join(out)
+    return "\n".join(
+        [*lines, *layer_lines(report), *projection, *table_lines(report), *provenance_lines(report)]
+    )
