@@ -206,10 +206,4 @@ def check_spec(spec: LanguageModelSpec) -> None:
     outline = outline_of(spec)
     if problem := outline.problem():
         raise ValueError(problem)
-    wanted = {name: (rows, cols) for name, rows, cols in outline.records()}
-    for name, array in arrays_of(spec):
-        shape = wanted[name] if array.ndim == 2 else (wanted[name][0],)
-        if array.shape != shape or (array.ndim == 1 and wanted[name][1] != 1):
-            raise ValueError(f"{name} must have shape {wanted[name]}, got {array.shape}")
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"{name} has values that are not finite")
+    limits.check_arrays(arrays_of(spec), outline.records())

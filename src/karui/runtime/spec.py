@@ -4,7 +4,7 @@ C' outputs: 1 for two labels (probability of labels[1] = sigmoid), else the numb
 E embedding width, H hidden units of one direction, I inputs of a layer, P pooled features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -226,7 +226,6 @@ def check_spec(spec: ClassifierSpec) -> None:
     problem = size_problem(outline)
     if problem:
         raise ValueError(problem)
-    wanted = {name: (rows, cols) for name, rows, cols in outline.records()}
     for name in ("embedding", "word_scores"):
         table = getattr(spec, name)
         if table is not None and (len(table) != len(spec.words) + 1 or np.any(table[0])):
@@ -237,7 +236,13 @@ def check_spec(spec: ClassifierSpec) -> None:
         raise ValueError("pairs and pair_scores belong together: give both or neither")
     if spec.pairs is not None and (problem := pairs_problem(spec.pairs, len(spec.words))):
         raise ValueError(problem)
-    for name, array in arrays_of(spec):
+    check_arrays(arrays_of(spec), outline.records())
+
+
+def check_arrays(arrays: Iterable[tuple[str, np.ndarray]], records: Iterable[tuple[str, int, int]]) -> None:
+    """Raise `ValueError` that names the first array of another shape than its record, or with a value not finite."""
+    wanted = {name: (rows, cols) for name, rows, cols in records}
+    for name, array in arrays:
         shape = wanted[name] if array.ndim == 2 else (wanted[name][0],)
         if array.shape != shape or (array.ndim == 1 and wanted[name][1] != 1):
             raise ValueError(f"{name} must have shape {wanted[name]}, got {array.shape}")
