@@ -60,7 +60,7 @@ ARROWS = {
 }
 # What a single file may do beyond its room, with the reason.
 EXCEPTIONS = {
-    "karui.sparse.apply": {"nn"},  # replaces layers by their sparse versions
+    "karui.sparse.apply": {"nn", "output"},  # replaces layers by their sparse versions
     "karui.tasks.output_peers": {"optim"},  # times the whole step of a layer, with its update
     "karui.tasks.language_run": {"runtime.language"},  # the figures of a text have one definition
     "karui.tasks.linear_file": {"_native"},  # the rival's words are packed by the coder of the artifact

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from karui.tasks.sequence_settings import AddingData, CopyData, LayerSettings, MusicData, PixelData
+from karui.tasks.settings import SparseSettings
 from karui.train.settings import TrainSettings
 
 
@@ -22,6 +23,9 @@ class PixelRecipe:
 
     model: LayerSettings = field(default_factory=LayerSettings)
     """The recurrent layer."""
+
+    sparse: SparseSettings = field(default_factory=SparseSettings)
+    """How weights become zero."""
 
     train: TrainSettings = field(default_factory=TrainSettings)
     """The training loop."""
@@ -43,6 +47,9 @@ class MusicRecipe:
     model: LayerSettings = field(default_factory=LayerSettings)
     """The recurrent layer."""
 
+    sparse: SparseSettings = field(default_factory=SparseSettings)
+    """How weights become zero."""
+
     train: TrainSettings = field(default_factory=TrainSettings)
     """The training loop."""
 
@@ -63,6 +70,9 @@ class AddingRecipe:
     model: LayerSettings = field(default_factory=LayerSettings)
     """The recurrent layer."""
 
+    sparse: SparseSettings = field(default_factory=SparseSettings)
+    """How weights become zero."""
+
     train: TrainSettings = field(default_factory=TrainSettings)
     """The training loop."""
 
@@ -82,6 +92,9 @@ class CopyRecipe:
 
     model: LayerSettings = field(default_factory=LayerSettings)
     """The recurrent layer."""
+
+    sparse: SparseSettings = field(default_factory=SparseSettings)
+    """How weights become zero."""
 
     train: TrainSettings = field(default_factory=TrainSettings)
     """The training loop."""

@@ -6,15 +6,17 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from karui.nn.stacked import StackedRecurrence
+from karui.output.flat import FlatOutput
 from karui.sparse.division import Division
 from karui.sparse.gate import Gate
 from karui.sparse.groups import canonical
 from karui.sparse.layers import SparseLayer
-from karui.sparse.offers import OFFERS, Offer, offered, recurrent
+from karui.sparse.offers import OFFERS, Offer, offered, recurrent, table
+from karui.sparse.outputs import SparseOutput
 from karui.sparse.weight import SharedGate, SparseWeight
 
 # First match wins: the layers of karui's own, then torch's.
-LAYERS: tuple[Offer, ...] = (recurrent(StackedRecurrence), *OFFERS)
+LAYERS: tuple[Offer, ...] = (recurrent(StackedRecurrence), table(FlatOutput, SparseOutput), *OFFERS)
 # Layers with large weights that nothing is offered for: left dense in silence, they would look pruned.
 REFUSED = (
     nn.RNNBase,
@@ -62,7 +64,8 @@ class Method(Protocol):
 def sparsify(model: nn.Module, method: Method, *, exclude: tuple[str, ...] = ()) -> nn.Module:
     """Replace the layers inside `model` that `method` makes sparse by their sparse versions, in place; returns it.
 
-    Layers: Linear, Conv1d, Conv2d, Embedding, `Factorised`, every recurrent layer of `karui.nn`, torch's LSTM and GRU.
+    Layers: Linear, Conv1d, Conv2d, Embedding, `Factorised`, every recurrent layer of `karui.nn`, torch's LSTM and GRU,
+    the output layers of `karui.output` with one table.
     exclude: names of submodules (as in `named_modules`) to leave dense. If `model` is such a layer itself, its sparse
     version is returned. A layer that offers none of the groups stays dense, unless the method makes every weight
     random. Raises ValueError, naming the layer, when nothing can be made sparse, a group finds no layer, an excluded

@@ -116,6 +116,11 @@ def recurrent(kind: type[nn.Module]) -> Offer:
     return Offer(kind, SparseRecurrent, ("weight", "input", "gate", "16x1", "8x4"), _recurrent)
 
 
+def table(kind: type[nn.Module], sparse: type[SparseLayer]) -> Offer:
+    """The row of an output layer with one table (V, H) named weight: rows are classes, columns what they read."""
+    return Offer(kind, sparse, ("weight", "input", "output", "16x1", "8x4"), _linear)
+
+
 # First match wins; `karui.sparse.apply` adds the layers of `karui.nn`.
 OFFERS: tuple[Offer, ...] = (
     Offer(nn.Embedding, SparseEmbedding, ("weight", "word", "dimension"), _embedding),

@@ -11,6 +11,8 @@ from karui.data.synthetic import adding_batch
 from karui.tasks.sequence_model import SequenceModel
 from karui.tasks.sequence_settings import AddingData, LayerSettings
 from karui.tasks.sequence_task import SequenceTask
+from karui.tasks.settings import DENSE, SparseSettings
+from karui.tasks.sparse_task import make_sparse
 
 _VALID, _TEST, _TRAIN = (
     1,
@@ -22,10 +24,12 @@ _VALID, _TEST, _TRAIN = (
 class AddingTask(SequenceTask):
     """A `karui.train.Task`: the answer of the last step is the sum; mean squared error, 1/6 for a constant answer."""
 
-    def __init__(self, data: AddingData, model: LayerSettings, *, seed: int) -> None:
-        self.data, self.seed = data, seed
+    def __init__(
+        self, data: AddingData, model: LayerSettings, sparse: SparseSettings = DENSE, *, seed: int
+    ) -> None:
+        self.data, self.sparse, self.seed = data, sparse, seed
         torch.manual_seed(seed)
-        self.model = SequenceModel(2, 1, model)
+        self.model = make_sparse(SequenceModel(2, 1, model), sparse)
         self.num_examples = data.examples
 
     def steps_per_epoch(self, epoch: int) -> int:  # noqa: ARG002

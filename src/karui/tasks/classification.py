@@ -19,10 +19,11 @@ from karui.data.batching import EncodedDataset, LengthBuckets, encode_dataset, o
 from karui.data.vocabulary import Vocabulary
 from karui.errors import UserError
 from karui.files import atomic_write
-from karui.sparse import SparseVariationalDropout, density, penalty, sparsify, words_kept
+from karui.sparse import words_kept
 from karui.tasks.linear_scores import LinearScores, fingerprint, fit_scores, load_scores
 from karui.tasks.pair_scores import PairScores
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
+from karui.tasks.sparse_task import SparseTask, make_sparse
 from karui.tasks.teacher import linear_teacher
 from karui.tasks.text_classifier import TextClassifier
 
@@ -52,12 +53,7 @@ def build_model(n_words: int, n_classes: int, model: ModelSettings, sparse: Spar
         dropout=model.dropout,
         word_dropout=model.word_dropout,
     )
-    if sparse.method == "none":
-        return classifier
-    method = SparseVariationalDropout(
-        threshold=sparse.threshold, log_sigma_init=sparse.log_sigma_init, groups=sparse.groups or ("word",)
-    )
-    return sparsify(classifier, method)
+    return make_sparse(classifier, sparse)
 
 
 def load_run_model(
@@ -88,7 +84,7 @@ def load_linear(model: nn.Module, scores: LinearScores) -> None:
     part.load(scores)
 
 
-class ClassificationTask:
+class ClassificationTask(SparseTask):
     """A `karui.train.Task`: documents with one label each.
 
     The vocabulary is made from the training part alone; the test part is read by `evaluate("test")` only.
@@ -198,10 +194,6 @@ class ClassificationTask:
         ids, lengths, targets = batch
         return cross_entropy(self.model(ids, lengths), targets)
 
-    def penalty(self) -> Tensor | None:
-        """KL in nats summed over the weights; None for a dense model."""
-        return None if self.sparse.method == "none" else penalty(self.model)
-
     def evaluate(self, split: str) -> dict[str, float]:
         """Accuracy (0 to 1) and nll (nats a document) of "valid" or "test"."""
         self.ready_linear()
@@ -213,15 +205,14 @@ class ClassificationTask:
         return {"accuracy": accuracy(logits, labels), "nll": float(cross_entropy(logits, labels))}
 
     def status(self) -> dict[str, float]:
-        """Density and words kept of a sparse model."""
-        if self.sparse.method == "none":
-            return {}
-        return {"density": density(self.model), "words_kept": float(words_kept(self.model))}
+        """Density and words kept of a sparse model, and how it stands to its target."""
+        found = super().status()
+        return {**found, "words_kept": float(words_kept(self.model))} if found else found
 
-    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:  # noqa: ARG002
-        """All parameters at one learning rate."""
+    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:
+        """All parameters at one learning rate, gates at their own."""
         self.ready_linear()  # the tensors of the model are complete before the loop looks at them
-        return [{"params": list(self.model.parameters())}]
+        return super().parameter_groups(settings)
 
     def save_artifacts(self, run_dir: Path) -> None:
         """Write words and labels, which rebuild the model beside the recipe, the teacher's opinion, the linear part."""

@@ -14,6 +14,8 @@ from karui.data.synthetic import COPY_LENGTH, COPY_SYMBOLS, COPY_VOCABULARY, cop
 from karui.tasks.sequence_model import SequenceModel
 from karui.tasks.sequence_settings import CopyData, LayerSettings
 from karui.tasks.sequence_task import SequenceTask
+from karui.tasks.settings import DENSE, SparseSettings
+from karui.tasks.sparse_task import make_sparse
 
 _VALID, _TEST, _TRAIN = (
     1,
@@ -25,10 +27,12 @@ _VALID, _TEST, _TRAIN = (
 class CopyTask(SequenceTask):
     """A `karui.train.Task`: cross-entropy over all steps; accuracy over the ten symbols to be remembered."""
 
-    def __init__(self, data: CopyData, model: LayerSettings, *, seed: int) -> None:
-        self.data, self.seed = data, seed
+    def __init__(
+        self, data: CopyData, model: LayerSettings, sparse: SparseSettings = DENSE, *, seed: int
+    ) -> None:
+        self.data, self.sparse, self.seed = data, sparse, seed
         torch.manual_seed(seed)
-        self.model = SequenceModel(COPY_VOCABULARY, COPY_SYMBOLS + 1, model, every_step=True)
+        self.model = make_sparse(SequenceModel(COPY_VOCABULARY, COPY_SYMBOLS + 1, model, every_step=True), sparse)
         self.num_examples = data.examples
 
     def steps_per_epoch(self, epoch: int) -> int:  # noqa: ARG002

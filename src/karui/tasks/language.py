@@ -18,9 +18,11 @@ from karui.data.language_sets import load_language
 from karui.errors import UserError
 from karui.files import atomic_write
 from karui.optim import parameter_groups
-from karui.tasks.language_model import LanguageModel
+from karui.sparse import harden
+from karui.tasks.language_model import LanguageModel, build_language_model
 from karui.tasks.language_settings import LanguageData, LanguageModelSettings
 from karui.tasks.sequence_task import SequenceTask
+from karui.tasks.settings import DENSE, SparseSettings
 
 EVALUATION_STEPS = 2048
 """Steps of an evaluation piece; the state is carried, so that the figure does not depend on it."""
@@ -57,17 +59,18 @@ class LanguageTask(SequenceTask):
         self,
         data: LanguageData,
         model: LanguageModelSettings,
+        sparse: SparseSettings = DENSE,
         *,
         seed: int,
         max_epochs: int = 0,
         corpus: LanguageCorpus | None = None,
     ) -> None:
-        self.data, self.seed = data, seed
+        self.data, self.sparse, self.seed = data, sparse, seed
         self.corpus = load_corpus(data) if corpus is None else corpus
         self.subset = self.corpus.subset or bool(data.limit)
         self.finish_epoch = max_epochs - round(model.finish_share * max_epochs) if max_epochs else 0
         torch.manual_seed(seed)
-        self.model = LanguageModel(torch.from_numpy(self.corpus.counts), model)
+        self.model = build_language_model(torch.from_numpy(self.corpus.counts), model, sparse)
         self.num_steps = len(self.corpus.train) // data.batch_size
         if not self.num_steps:
             raise UserError(
@@ -123,20 +126,23 @@ class LanguageTask(SequenceTask):
             weight_decay=settings.weight_decay,
             rule=settings.optimizer,
             sparse_lr=settings.sparse_lr,
+            own=self.gate_group(settings),
         )
 
     def training_state(self) -> dict[str, Tensor]:
-        """The carried state, for a checkpoint: by name, on the CPU."""
+        """The carried state and that of the target's control, for a checkpoint: by name."""
+        found = super().training_state()
         if self._state is None:
-            return {}
+            return found
         if isinstance(self._state, Tensor):
-            return {"state": self._state}
-        return {f"state{k}": part for k, part in enumerate(self._state)}
+            return {**found, "state": self._state}
+        return found | {f"state{k}": part for k, part in enumerate(self._state)}
 
     def load_training_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue with what `training_state` returned."""
+        super().load_training_state(tensors)
         device = next(self.model.parameters()).device
-        found = {name: tensor.to(device) for name, tensor in tensors.items()}
+        found = {name: tensor.to(device) for name, tensor in tensors.items() if name.startswith("state")}
         if not found:
             self._state = None
         elif "state" in found:
@@ -151,16 +157,18 @@ class LanguageTask(SequenceTask):
         The state is carried over the whole part. The test part of a text of characters is also measured as
         `bpc_reset_100`: a zero state every 100 characters, whose first is read and not predicted.
         """
-        tokens = self.corpus.split("valid" if split == "valid" else "test")
+        tokens, model = self.corpus.split("valid" if split == "valid" else "test"), self.model
+        if self.sparse.method != "none":  # its masked weights once, instead of at each call
+            model = harden(model).eval()
         with torch.autocast(
             next(self.model.parameters()).device.type, enabled=False
         ):  # figures are of full precision
-            nll = carried_nll(self.model, tokens, self.corpus.eos)
+            nll = carried_nll(model, tokens, self.corpus.eos)
             if self.corpus.level == "word":
                 return {"nll": nll, "perplexity": perplexity(nll)}
             found = {"nll": nll, "bpc": nll / math.log(2)}
             if split != "valid" and len(tokens) >= RESET_CHARACTERS:
-                found["bpc_reset_100"] = reset_nll(self.model, tokens, RESET_CHARACTERS) / math.log(2)
+                found["bpc_reset_100"] = reset_nll(model, tokens, RESET_CHARACTERS) / math.log(2)
             return found
 
     def save_artifacts(self, run_dir: Path) -> None:

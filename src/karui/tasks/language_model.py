@@ -4,7 +4,7 @@ T time, B batch, V words, E features of a token, H hidden size.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +14,11 @@ from torch.nn import functional as F
 from karui.nn.registry import build_recurrent
 from karui.output import registry
 from karui.output.base import OutputLayer
+from karui.sparse.outputs import SparseOutput
 from karui.tasks.language_settings import LanguageModelSettings
 from karui.tasks.sequence_model import set_gate_bias
+from karui.tasks.settings import SparseSettings
+from karui.tasks.sparse_task import make_sparse
 
 SAMPLED = frozenset({"importance", "importance-target", "sampled", "nce", "negative", "blackout"})
 FACTORISED = frozenset({"huffman", "class", "adaptive"})
@@ -54,6 +57,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.settings = settings
         n_words, width = len(counts), settings.embedding_dim or settings.hidden_size
+        if settings.one_hot:
+            width = {"lstm": 4, "gru": 3}[settings.recurrent] * settings.hidden_size
         self.embedding = nn.Embedding(n_words, width, sparse=n_words >= SPARSE_CLASSES)
         bound = math.sqrt(3.0 / width) if settings.embedding_init == "sru" else 0.1
         nn.init.uniform_(self.embedding.weight, -bound, bound)
@@ -65,6 +70,8 @@ class LanguageModel(nn.Module):
             dropout=settings.dropout,
             options=settings.options(),
         )
+        if settings.one_hot:
+            read_gates(self.recurrent)
         if settings.gate_bias is not None:
             set_gate_bias(self.recurrent, settings.recurrent, settings.gate_bias)
         needs_projection = settings.tied and settings.hidden_size != width
@@ -86,9 +93,19 @@ class LanguageModel(nn.Module):
             h = self.projection(h)
         return self._dropped(h, settings.output_dropout), state
 
-    def output_of(self, *, finish: bool) -> OutputLayer:
-        """The output layer that training uses: the first, or the one of the last share of the epochs."""
-        return self._finish[0] if finish and self._finish else self.output
+    def output_of(self, *, finish: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss that training uses: the first output layer's, or that of the last share of the epochs."""
+        if not finish or not self._finish:
+            return self.output
+        output: Any = self.output
+        return output.loss_by(self._finish[0]) if isinstance(output, SparseOutput) else self._finish[0]
+
+    def with_dense_gradients(self) -> "LanguageModel":
+        """Let no table's gradient hold rows alone: where every weight is drawn, all of them are needed. Returns self."""
+        self.embedding.sparse = False
+        for layer in (self.output, *self._finish):
+            layer.sparse = layer.sparse_grad = False
+        return self
 
     def _dropped(self, x: Tensor, rate: float) -> Tensor:
         if not rate or not self.training:
@@ -121,6 +138,39 @@ class LanguageModel(nn.Module):
         layer = self._build_output(name, counts, weight=weight)
         layer.bias = self.output.bias
         return layer
+
+
+def build_language_model(counts: Tensor, settings: LanguageModelSettings, sparse: SparseSettings) -> LanguageModel:
+    """The untrained model of a recipe, its layers sparse unless `sparse.method` is "none".
+
+    Raises ValueError on settings that do not go together, UserError on groups that no layer has.
+    """
+    model = LanguageModel(counts, settings)
+    if sparse.method == "none":
+        return model
+    if settings.tied:
+        raise ValueError("tied must be false for a sparse model: embedding and output each prune a table of their own")
+    if settings.output in FACTORISED:
+        raise ValueError(
+            f"output must be a layer with one table for a sparse model, such as full, not {settings.output}"
+        )
+    made = make_sparse(model.with_dense_gradients(), sparse)
+    assert isinstance(made, LanguageModel)
+    return made
+
+
+@torch.no_grad()
+def read_gates(layer: nn.Module) -> None:
+    """Let the first layer of an LSTM or GRU take its input as what the gates read: a fixed identity for its matrix.
+
+    Then the table (V, G * H) before it holds the columns that the matrix has for each word.
+    """
+    width = len(layer.weight_ih_l0)  # type: ignore[arg-type]
+    like = layer.weight_ih_l0
+    assert isinstance(like, Tensor)
+    del layer.weight_ih_l0
+    layer.register_buffer("weight_ih_l0", torch.eye(width, dtype=like.dtype, device=like.device), persistent=False)
+    layer._init_flat_weights()  # type: ignore[operator]  # noqa: SLF001  torch's list of what its kernels read
 
 
 def output_options(settings: LanguageModelSettings, name: str) -> dict[str, Any]:

@@ -90,6 +90,9 @@ class LanguageModelSettings(LayerSettings):
     embedding_dim: int = 0
     """Features of a token; 0 = hidden_size."""
 
+    one_hot: bool = False
+    """lstm, gru: the first layer's input matrix has a column for each word, and there is no embedding (untied)."""
+
     tied: bool = True
     """The output layer's table is the embedding (Press and Wolf 2017); a projection joins unequal sizes."""
 
@@ -131,6 +134,9 @@ class LanguageModelSettings(LayerSettings):
         for name in ("word_dropout", "input_dropout", "output_dropout"):
             _check(name, getattr(self, name), "in [0, 1)", 0 <= getattr(self, name) < 1)
         _check("embedding_dim", self.embedding_dim, ">= 0", self.embedding_dim >= 0)
+        fits = self.recurrent in ("lstm", "gru") and not (self.tied or self.embedding_dim) and self.layer_norm != "pre"
+        expected = "false, or lstm or gru with tied=false, embedding_dim=0 and no layer_norm=pre"
+        _check("one_hot", self.one_hot, expected, fits or not self.one_hot)
         _check("num_samples", self.num_samples, ">= 1", self.num_samples >= 1)
         _check("finish_share", self.finish_share, "in [0, 1]", 0 <= self.finish_share <= 1)
 

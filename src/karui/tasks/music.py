@@ -18,6 +18,8 @@ from karui.errors import UserError
 from karui.tasks.sequence_model import SequenceModel
 from karui.tasks.sequence_settings import LayerSettings, MusicData
 from karui.tasks.sequence_task import SequenceTask
+from karui.tasks.settings import DENSE, SparseSettings
+from karui.tasks.sparse_task import make_sparse
 
 EVALUATION_STEPS = 16_384
 """Padded time steps of an evaluation batch."""
@@ -26,10 +28,12 @@ EVALUATION_STEPS = 16_384
 class MusicTask(SequenceTask):
     """A `karui.train.Task`: next notes from the past, whole sequences or pieces of them."""
 
-    def __init__(self, data: MusicData, model: LayerSettings, *, seed: int) -> None:
-        self.data, self.seed = data, seed
+    def __init__(
+        self, data: MusicData, model: LayerSettings, sparse: SparseSettings = DENSE, *, seed: int
+    ) -> None:
+        self.data, self.sparse, self.seed = data, sparse, seed
         torch.manual_seed(seed)
-        self.model = SequenceModel(NOTES, NOTES, model, every_step=True)
+        self.model = make_sparse(SequenceModel(NOTES, NOTES, model, every_step=True), sparse)
         sequences = load_music(data.name, "train")
         if data.limit:
             order = np.random.default_rng(0).permutation(len(sequences))

@@ -14,6 +14,8 @@ from karui.data.mnist import CLASSES, load_mnist, pooled
 from karui.tasks.sequence_model import SequenceModel
 from karui.tasks.sequence_settings import LayerSettings, PixelData
 from karui.tasks.sequence_task import SequenceTask
+from karui.tasks.settings import DENSE, SparseSettings
+from karui.tasks.sparse_task import make_sparse
 
 PERMUTATION_SEED = 20150403
 """Seed of the one order in which permuted pixels are read."""
@@ -24,10 +26,12 @@ EVALUATION_IMAGES = 500
 class PixelTask(SequenceTask):
     """A `karui.train.Task`: 28 by 28 pixels in raster order, or 14 by 14 means; values in [0, 1]."""
 
-    def __init__(self, data: PixelData, model: LayerSettings, *, seed: int) -> None:
-        self.data, self.seed = data, seed
+    def __init__(
+        self, data: PixelData, model: LayerSettings, sparse: SparseSettings = DENSE, *, seed: int
+    ) -> None:
+        self.data, self.sparse, self.seed = data, sparse, seed
         torch.manual_seed(seed)
-        self.model = SequenceModel(1, CLASSES, model)
+        self.model = make_sparse(SequenceModel(1, CLASSES, model), sparse)
         images, labels = load_mnist("train")
         order = np.random.default_rng(data.split_seed).permutation(len(labels))
         chosen = order[data.valid_examples :][: data.limit or None]

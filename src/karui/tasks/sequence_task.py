@@ -4,31 +4,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+
+from karui.tasks.sparse_task import SparseTask
 
 
-class SequenceTask:
+class SequenceTask(SparseTask):
     """Base of the sequence tasks, each a `karui.train.Task`.
 
     A subclass sets `model` and `num_examples`, cuts an epoch into batches, and gives the sums its metrics are made of.
     """
 
-    model: nn.Module
-    num_examples: int
     subset = False
     notes: tuple[str, ...] = ()
-
-    def penalty(self) -> Tensor | None:
-        """None: nothing is made sparse here."""
-        return None
-
-    def status(self) -> dict[str, float]:
-        """Nothing beyond the metrics."""
-        return {}
-
-    def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:  # noqa: ARG002
-        """All parameters at one learning rate."""
-        return [{"params": list(self.model.parameters())}]
 
     def held_out(self, split: str) -> Iterator[Any]:
         """Yield the batches of "valid" or "test"; only this method opens the test part."""

@@ -201,7 +201,7 @@ class SparseSettings:
             except ValueError as error:
                 raise ValueError(f"target_{error}") from error
             _check("method", self.method, "l0, vd or magnitude with a target", self.method != "none")
-        elif self.method == "magnitude":
+        elif self.method == "magnitude" and not self.has_target:
             raise ValueError(
                 "method=magnitude needs a target: --target-size, --target-density, --target-params or --target-flops"
             )
@@ -214,6 +214,11 @@ class SparseSettings:
         )
 
     @property
+    def has_target(self) -> bool:
+        """Whether the model shall come to something."""
+        return self.target is not None
+
+    @property
     def target(self) -> Target | None:
         """What the model shall come to, if that is set."""
         targets = {name: getattr(self, f"target_{name}") for name in KINDS}
@@ -223,3 +228,7 @@ class SparseSettings:
 def _check(name: str, value: object, expectation: str, is_met: bool) -> None:
     if not is_met:
         raise ValueError(f"{name} must be {expectation}, got {value!r}")
+
+
+DENSE = SparseSettings()
+"""Nothing is made sparse."""
