@@ -11,17 +11,36 @@ if TYPE_CHECKING:
     from karui.compact.build import Compacted, compact
     from karui.compact.choose import Wish
     from karui.compact.convert import to_spec
+    from karui.compact.module_file import load_compacted, save_compacted
+    from karui.compact.module_report import Compaction
+    from karui.compact.modules import compact_module
     from karui.compact.prove import Proof, prove
     from karui.compact.shrink import shrink
 
-__all__ = ["Compacted", "Proof", "Wish", "compact", "prove", "shrink", "to_spec"]
+__all__ = [
+    "Compacted",
+    "Compaction",
+    "Proof",
+    "Wish",
+    "compact",
+    "compact_module",
+    "load_compacted",
+    "prove",
+    "save_compacted",
+    "shrink",
+    "to_spec",
+]
 
 _HOMES = {
     "Compacted": "karui.compact.build",
+    "Compaction": "karui.compact.module_report",
     "Proof": "karui.compact.prove",
     "Wish": "karui.compact.choose",
     "compact": "karui.compact.build",
+    "compact_module": "karui.compact.modules",
+    "load_compacted": "karui.compact.module_file",
     "prove": "karui.compact.prove",
+    "save_compacted": "karui.compact.module_file",
     "shrink": "karui.compact.shrink",
     "to_spec": "karui.compact.convert",
 }
