@@ -15,8 +15,9 @@ def open_language_run(run_dir: Path) -> tuple[Any, Any]:
     from karui.train.checkpoint import FINAL, check_matches, load_weights
 
     recipe = base.load(LanguageRecipe, run_dir / "config.json")
-    trained = TrainedLanguage(run_dir, recipe.model)
+    trained = TrainedLanguage(run_dir, recipe.model, recipe.sparse)
     weights = load_weights(run_dir)
     check_matches(weights, trained.model.state_dict(), run_dir / "checkpoints" / FINAL)
     trained.model.load_state_dict(weights)
+    trained.mask()
     return trained, recipe

@@ -15,18 +15,23 @@ import torch
 from karui.errors import UserError
 from karui.runtime.language import Perplexity, check_draws, place_drawn
 from karui.runtime.language_tokens import END, join_tokens, text_lines, tokenise_line, tokenise_lines
+from karui.sparse import harden
 from karui.tasks.language import EVALUATION_STEPS, VOCABULARY_FILE, with_first
-from karui.tasks.language_model import LanguageModel
+from karui.tasks.language_model import LanguageModel, build_language_model
 from karui.tasks.language_settings import LanguageModelSettings
+from karui.tasks.settings import DENSE, SparseSettings
 
 
 class TrainedLanguage:
     """The model of a run with its words; `model` is in eval mode, on the CPU, and its weights are the caller's to load.
 
+    A sparse model takes the weights as it was trained, and `mask` then makes it the plain one that it stands for.
     Raises UserError when the folder holds no vocabulary.
     """
 
-    def __init__(self, run_dir: Path, settings: LanguageModelSettings) -> None:
+    def __init__(
+        self, run_dir: Path, settings: LanguageModelSettings, sparse: SparseSettings = DENSE
+    ) -> None:
         path = run_dir / VOCABULARY_FILE
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -45,9 +50,15 @@ class TrainedLanguage:
             reason = error.strerror if isinstance(error, OSError) else error
             message = f"{path}: no readable vocabulary ({reason}); give the folder of a run made by `karui train lm`"
             raise UserError(message) from error
-        self.model = LanguageModel(torch.from_numpy(self.counts), settings).eval()
+        self.model = build_language_model(torch.from_numpy(self.counts), settings, sparse).eval()
         self._ids = {word: number for number, word in enumerate(self.words)}
         self._sorted = torch.tensor(sorted(range(len(self.words)), key=self.words.__getitem__))
+
+    def mask(self) -> None:
+        """Put plain layers with pruned weights at zero in the place of sparse ones."""
+        model = harden(self.model).eval()
+        assert isinstance(model, LanguageModel)
+        self.model = model
 
     def encode(self, tokens: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids (T,) int32 of tokens, and which of them are in the word list."""
