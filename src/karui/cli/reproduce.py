@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from karui.cli import reproduce_language, reproduce_outputs, reproduce_rows
+from karui.cli import reproduce_images, reproduce_language, reproduce_outputs, reproduce_rows
 from karui.errors import UserError
 
 TABLES = ("classification", *reproduce_rows.TABLES)
@@ -38,7 +38,7 @@ def reproduce(
     accelerator: Annotated[
         str,
         typer.Option(
-            help="Device of the rows of pixel-mnist, music and language-model: cpu, cuda, mps or auto."
+            help="Device of the rows of pixel-mnist, music, language-model and sparse-images: cpu, cuda, mps or auto."
         ),
     ] = "cpu",
     epochs: Annotated[
@@ -54,8 +54,9 @@ def reproduce(
     classification: each row and seed is one sparse run and one dense run of the same recipe, compacted within the
     recipe's `expect.artifact_bytes`. pixel-mnist, music: short trials choose the settings of a row on validation, the
     same number for every row; then each seed is trained and its test part opened once. language-model:
-    the recipes as they are, without a search. output-comparison: each output
-    layer on a text by the clock, and alone at 793,471 classes; about an hour on two idle cores.
+    the recipes as they are, without a search. sparse-images: the same, each network compacted into a file that is
+    tested. output-comparison: each output layer on a text by the clock, and alone at 793,471 classes; about an hour on
+    two idle cores.
     """
     if table not in TABLES:
         raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
@@ -77,7 +78,8 @@ def reproduce(
                 if not as_json:
                     typer.echo(_line(made[-1]))
     else:
-        maker = reproduce_language if table == reproduce_language.TABLE else reproduce_rows
+        own = {reproduce_language.TABLE: reproduce_language, reproduce_images.TABLE: reproduce_images}
+        maker = own.get(table, reproduce_rows)
         for chosen in reproduce_rows.rows_of(table, row).values():
             made += maker.make_row(
                 chosen,

@@ -17,6 +17,7 @@ TABLES = {
     "pixel-mnist": "pixels",
     "music": "music",
     "language-model": "language",
+    "sparse-images": "images",
     "output-comparison": "output_comparison",
 }
 """Name of a table -> module of `karui.recipes` with its `ROWS` and `DEFAULT_ROWS`."""

@@ -1,0 +1,158 @@
+"""`karui reproduce sparse-images`: image networks, dense and sparse: trained, compacted into a file, tested."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from karui.cli.reproduce_rows import seconds_per_epoch
+from karui.cli.train import train_run
+from karui.files import atomic_write
+
+TABLE = "sparse-images"
+FOLDER = "sparse_images"
+"""Folder of the records below that of all results."""
+
+NETWORK_FILE = "network.safetensors"
+_TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
+
+
+def make_row(
+    row: Any,
+    seeds: Sequence[int] | None,
+    *,
+    runs: Path,
+    results: Path,
+    accelerator: str,
+    epochs: int | None,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """Train a row for each seed, deliver it as a file, test that, write the records; what is finished stays as it is.
+
+    Raises:
+        UserError: a run folder holds a run of other settings, or a compacted network answers otherwise.
+    """
+    made = []
+    for seed in seeds or row.seeds:
+        train = row.recipe.train
+        train = dataclasses.replace(
+            train, seed=seed, accelerator=accelerator, max_epochs=epochs or train.max_epochs
+        )
+        recipe = dataclasses.replace(row.recipe, train=train)
+        out = runs / f"{recipe.name}-seed{seed}"
+        made.append(record(recipe, train_run(recipe, out, quiet=quiet), out, results))
+    return made
+
+
+def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict[str, Any]:
+    """Write file and record of a finished run, whose `results.json` is `found`; return what a person is told."""
+    from karui.recipes.base import to_dict
+    from karui.report.records import write_record
+
+    metrics = delivered_metrics(recipe, out)
+    metrics |= {
+        "valid_error": round(100 * (1 - found["metrics"]["valid_accuracy"]), 4),
+        "train_minutes": found["metrics"]["train_minutes"],
+        "seconds_per_epoch": seconds_per_epoch(out / "metrics.jsonl"),
+        "flops_curve": flops_curve(out / "metrics.jsonl"),
+    }
+    path = write_record(
+        results / FOLDER,
+        task="images",
+        data=recipe.data.name,
+        subset=found["subset"],
+        recipe=recipe.name,
+        seed=recipe.train.seed,
+        metrics=metrics,
+        details={
+            **{name: found[name] for name in _TRAINED_WITH},  # the run's own: it may be older than this call
+            "model": network_name(recipe.model),
+            "method": recipe.sparse.method,
+            "budget": {
+                "epochs": recipe.train.max_epochs,
+                "threads": recipe.train.threads,
+                "accelerator": recipe.train.accelerator,
+            },
+            "settings": to_dict(recipe),
+        },
+    )
+    return {"row": recipe.name, "seed": recipe.train.seed, "record": str(path), "metrics": metrics}
+
+
+def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
+    """Compact the network of a run into `network.safetensors`, read that file again, and test what it holds."""
+    import torch
+
+    from karui.cli.task_table import make_task
+    from karui.compact.images import count_flops, deliver
+    from karui.compact.sparse_tensors import decode_tensors, encode_tensors
+    from karui.sparse import density
+    from karui.tasks.images import dense_network
+    from karui.train.checkpoint import load_weights
+
+    task = make_task("images", recipe)
+    task.model.load_state_dict(load_weights(out))
+    made = deliver(task.model.eval(), task.example)
+    kept = density(task.model) if recipe.sparse.method != "none" else 1.0
+    path = out / NETWORK_FILE
+    atomic_write(path, made.content)
+    made.network.load_state_dict(decode_tensors(path.read_bytes(), where=str(path)))
+    task.model = made.network
+    with torch.no_grad():
+        test = task.evaluate("test")
+    dense = dense_network(recipe.data, recipe.model, task.example)
+    dense_flops, _ = count_flops(dense.eval(), task.example)
+    return {
+        "test_error": round(100 * (1 - test["accuracy"]), 4),
+        "test_nll": test["nll"],
+        "architecture": made.architecture,
+        "kept_params": made.kept_params,
+        "dense_params": sum(parameter.numel() for parameter in dense.parameters()),
+        "density": kept,
+        "flops_ratio": made.flops / dense_flops,
+        "sparse_flops_ratio": made.sparse_flops / dense_flops,
+        "artifact_bytes": path.stat().st_size,
+        "dense_bytes": len(encode_tensors(dense.state_dict())),
+        **_asked(recipe.sparse),
+    }
+
+
+def _asked(sparse: Any) -> dict[str, Any]:
+    """What the network was to come to, beside what it came to."""
+    if sparse.target is not None:
+        return {f"target_{sparse.target.kind}": sparse.target.value}
+    return {"target_layer_densities": list(sparse.layer_densities)} if sparse.layer_densities else {}
+
+
+def flops_curve(log: Path) -> list[dict[str, float]]:
+    """FLOPs over dense ones at each evaluation: of the gates that are open on average, and of the deployed network."""
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+    return [
+        {
+            "epoch": line["epoch"] + 1,
+            "expected": line["expected_flops_share"],
+            "deployed": line["flops_share"],
+            "valid_error": round(100 * (1 - line["accuracy"]), 4),
+        }
+        for line in lines
+        if line["split"] == "valid" and "flops_share" in line
+    ]
+
+
+def network_name(model: Any) -> str:
+    """What a network is called: lenet-5, wrn-28-10, with its units where they are not the published ones."""
+    if model.network == "wide-resnet":
+        return f"wrn-{model.depth}-{model.width}"
+    return "-".join([model.network, *(f"{units}" for units in model.units)]) if model.units else model.network
+
+
+def line_of(made: dict[str, Any]) -> str:
+    """What a person reads about one run."""
+    metrics = made["metrics"]
+    shape = "-".join(map(str, metrics["architecture"]))
+    return (
+        f"{made['row']} seed {made['seed']}: {metrics['test_error']:.2f} % error, {shape}, "
+        f"{metrics['artifact_bytes']:,} of {metrics['dense_bytes']:,} bytes, "
+        f"{metrics['flops_ratio']:.1%} of the FLOPs, {metrics['train_minutes']:.1f} min"
+    )

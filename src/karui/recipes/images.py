@@ -1,0 +1,206 @@
+"""Recipes of image networks, dense and sparse, and the rows of the table sparse-images.
+
+Published settings (Louizos, Welling, Kingma 2018, and its code) are in the recipes whose names end in -published. LeNets:
+Adam at 1e-3, batch 100, 200 epochs, weights averaged at 0.999 and used averaged at evaluation, gates of the input units
+of linear layers (first drop rate 0.2 in the first layer of the network, 0.5 elsewhere) and of the output channels of
+convolutions, lambda 0.1 / N. Wide ResNet: SGD with momentum, 0.1 x 0.2 at 60, 120, 160, batch 128, weight decay 5e-4,
+averaging 0.99, gates on the first convolution of each block at 0.3, lambda 0.001 / N; the gates' own rate of 6.0 is that
+of Gallego-Posada et al. 2022, without which none closes.
+
+The others reach a stated size in minutes on one core: `layer_densities` are the live units of an architecture over all.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from karui.tasks.image_settings import ImageData, ImageModel, ImageSparse
+from karui.train.settings import TrainSettings
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe:
+    """Everything that decides how images are learned."""
+
+    task: Literal["images"] = "images"
+    """The task."""
+
+    name: str = "images"
+    """Name of the recipe."""
+
+    data: ImageData = field(default_factory=ImageData)
+    """Images and batches."""
+
+    model: ImageModel = field(default_factory=ImageModel)
+    """The network."""
+
+    sparse: ImageSparse = field(default_factory=ImageSparse)
+    """How weights become zero."""
+
+    train: TrainSettings = field(default_factory=TrainSettings)
+    """The training loop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """One row of sparse-images: a recipe, and the seeds of its runs."""
+
+    recipe: ImageRecipe
+    """What is trained; nothing is searched."""
+
+    seeds: tuple[int, ...] = SEEDS
+    """Seeds of the runs."""
+
+
+_LENET_TRAIN = TrainSettings(
+    max_epochs=30,
+    lr=2e-3,
+    decay_start=0.3,
+    weight_averaging=0.999,
+    keep="last",
+    evaluate_every=2,
+    threads=1,
+)
+_LENET_5_TRAIN = replace(_LENET_TRAIN, max_epochs=20)
+_PUBLISHED_TRAIN = TrainSettings(
+    max_epochs=200,
+    lr=1e-3,
+    schedule="constant",
+    weight_averaging=0.999,
+    weight_decay=5e-4,
+    penalty_ramp=0.0,
+    keep="last",
+    evaluate_every=5,
+    threads=1,
+)
+_WIDE_TRAIN = TrainSettings(
+    max_epochs=200,
+    lr=0.1,
+    optimizer="sgd",
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="step",
+    step_factor=0.2,
+    milestones=(60, 120, 160),
+    weight_averaging=0.99,
+    penalty_ramp=0.0,
+    keep="last",
+)
+_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=30, milestones=(12, 20, 26), threads=1, evaluate_every=3)
+
+# architecture -> live units of each layer over all of them; a little more than the quotient, so that rounding is down
+_ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "lenet-300-100": ((266, 88, 33), (784, 300, 100)),
+    "lenet-5": ((9, 18, 65, 25), (20, 50, 800, 500)),
+}
+_DROP_RATES = {"lenet-300-100": (0.2, 0.5, 0.5), "lenet-5": (0.5, 0.5, 0.5, 0.5)}
+_EQUAL_BYTES: dict[str, int] = {"lenet-300-100": 110_000, "lenet-5": 52_000}
+"""Bytes of the file that a network of these live units takes; what the other methods are held to."""
+_SMALL_UNITS = {"lenet-300-100": (33, 30), "lenet-5": (9, 18, 20)}
+"""Units of a dense network whose file takes as much."""
+DENSITIES = (0.10, 0.05, 0.02)
+SIZES_KB = (200, 50, 20)
+
+
+def _layer_densities(network: str) -> tuple[float, ...]:
+    live, units = _ARCHITECTURES[network]
+    return tuple(round((kept + 0.25) / count, 5) for kept, count in zip(live, units, strict=True))
+
+
+def _lenet(network: str, kind: str, **parts: Any) -> ImageRecipe:
+    model = ImageModel(network=network, units=parts.pop("units", ()))  # type: ignore[arg-type]
+    train = _LENET_TRAIN if network == "lenet-300-100" else _LENET_5_TRAIN
+    return ImageRecipe(
+        name=f"{network}-{kind}",
+        model=model,
+        sparse=ImageSparse(**parts.pop("sparse", {})),
+        train=replace(train, **parts),
+    )
+
+
+def _lenets(network: str) -> list[ImageRecipe]:
+    size = f"{_EQUAL_BYTES[network]}B"
+    structured = {"method": "l0", "layer_densities": _layer_densities(network), "drop_rate": 0.2}
+    return [
+        _lenet(network, "l0", sparse=structured),
+        _lenet(network, "vd", sparse={"method": "vd", "target_size": size}),
+        _lenet(network, "magnitude", sparse={"method": "magnitude", "target_size": size}),
+        _lenet(network, "dense"),
+        _lenet(network, "small", units=_SMALL_UNITS[network]),
+    ]
+
+
+def _targets() -> list[ImageRecipe]:
+    """Every method on LeNet-300-100, gates of single weights, at each density and size."""
+    asked = {f"{share:.0%}".replace("%", "pc"): {"target_density": share} for share in DENSITIES}
+    asked |= {f"{size}kb": {"target_size": f"{size}kB"} for size in SIZES_KB}
+    return [
+        _lenet(
+            "lenet-300-100", f"{method}-{name}", sparse={"method": method, "groups": ("weight",), **target}
+        )
+        for method in ("l0", "vd", "magnitude")
+        for name, target in asked.items()
+    ]
+
+
+def _published(network: str) -> ImageRecipe:
+    rates = _DROP_RATES[network]
+    sparse = ImageSparse(method="l0", drop_rates=rates, l0_lambda=0.1, gate_lr=1e-3)
+    return ImageRecipe(
+        name=f"{network}-l0-published",
+        model=ImageModel(network=network),  # type: ignore[arg-type]
+        sparse=sparse,
+        train=_PUBLISHED_TRAIN,
+    )
+
+
+def _wide(data: str, kind: str, model: ImageModel, train: TrainSettings, **sparse: Any) -> ImageRecipe:
+    short = {"cifar10": "cifar10", "cifar100": "cifar100", "cifar10_subset": "subset"}[data]
+    held_out = 1000 if data == "cifar10_subset" else 5000
+    return ImageRecipe(
+        name=f"wrn-{model.depth}-{model.width}-{short}-{kind}",
+        data=ImageData(name=data, batch_size=128, valid_examples=held_out, augment=True),  # type: ignore[arg-type]
+        model=model,
+        sparse=ImageSparse(**sparse),
+        train=train,
+    )
+
+
+_L0_WIDE = {"method": "l0", "drop_rate": 0.3, "l0_lambda": 0.001, "gate_lr": 6.0}
+_PUBLISHED = [
+    *(_published(network) for network in _ARCHITECTURES),
+    *(
+        _wide(data, f"{kind}-published", ImageModel(network="wide-resnet"), _WIDE_TRAIN, **sparse)
+        for data in ("cifar10", "cifar100")
+        for kind, sparse in (("dense", {}), ("l0", _L0_WIDE))
+    ),
+]
+_NARROW = ImageModel(network="wide-resnet", depth=10, width=2)
+_NARROWS = [
+    _wide("cifar10_subset", "dense", _NARROW, _NARROW_TRAIN),
+    _wide(
+        "cifar10_subset",
+        "l0",
+        _NARROW,
+        _NARROW_TRAIN,
+        method="l0",
+        drop_rate=0.3,
+        gate_lr=0.5,
+        target_density=0.5,
+    ),
+]
+_MAIN = [recipe for network in _ARCHITECTURES for recipe in _lenets(network)]
+_DEFAULT = ImageRecipe(train=_LENET_TRAIN)
+_SPARSE = replace(_DEFAULT, name="images-sparse", sparse=ImageSparse(method="l0", l0_lambda=0.1))
+
+RECIPES = {recipe.name: recipe for recipe in (_DEFAULT, _SPARSE, *_MAIN, *_targets(), *_NARROWS, *_PUBLISHED)}
+ROWS = {
+    **{recipe.name: ImageRow(recipe=recipe) for recipe in _MAIN},
+    **{recipe.name: ImageRow(recipe=recipe, seeds=(0,)) for recipe in (*_targets(), *_NARROWS)},
+    **{recipe.name: ImageRow(recipe=recipe) for recipe in _PUBLISHED},
+}
+"""Rows of the table sparse-images."""
+
+DEFAULT_ROWS = tuple(recipe.name for recipe in (*_MAIN, *_targets(), *_NARROWS))
+"""Rows that are made where none is named; the published ones take hours, or days without a GPU."""
