@@ -117,8 +117,7 @@ static void forward(const LayerSizes& s, const LayerForward<R>& a) {
         if (a.kept) return scan_forward<R, decltype(kind), true>;
         return scan_forward<R, decltype(kind), false>;
     });
-    use_huge_pages(a.scratch, scratch.used * static_cast<int64_t>(sizeof(R)));
-    use_huge_pages(a.h, plan.T * plan.B * plan.H * static_cast<int64_t>(sizeof(R)));
+    // Only what is used again: where memory lies in pieces, each huge page costs a search for a whole one.
     use_huge_pages(a.kept, plan.kept_size() * static_cast<int64_t>(sizeof(R)));
 #pragma omp parallel num_threads(plan.threads) if (plan.threads > 1)
     {
@@ -311,9 +310,6 @@ static void backward(const LayerSizes& s, const LayerBackward<R>& a) {
     const R alpha = static_cast<R>(s.scale);
     const auto scan = with_kind(s.G, a.forward.skip != nullptr, s.activation, a.forward.weight_c != nullptr,
                                 [](auto kind) -> BackwardScan<R> { return scan_backward<R, decltype(kind)>; });
-    use_huge_pages(a.scratch, scratch.used * static_cast<int64_t>(sizeof(R)));
-    use_huge_pages(a.grad_x, plan.T * plan.B * plan.I * static_cast<int64_t>(sizeof(R)));
-    use_huge_pages(a.grad_skip, plan.T * plan.B * plan.H * static_cast<int64_t>(sizeof(R)));
 #pragma omp parallel num_threads(plan.threads) if (plan.threads > 1)
     backward_part(plan, a, room, alpha, scan, omp_get_thread_num(), omp_get_num_threads());
 }
