@@ -47,6 +47,8 @@ def compact_language_run(
     if provenance:
         spec.provenance = {"recipe": recipe.name, "data": data.name, "seed": str(recipe.train.seed)}
     _say("proving that the file answers as the model does, choosing values")
+    # a dense run stays what the others are compared with, as that of a text classifier does
+    usual = 0.0 if recipe.sparse.method == "none" else PERPLEXITY_TOLERANCE
     try:
         made = compact_language(
             spec,
@@ -54,7 +56,7 @@ def compact_language_run(
             model_log_probs(trained.model, trained.eos),
             values=None if values == "auto" else values,
             max_bytes=max_bytes,
-            tolerance=PERPLEXITY_TOLERANCE if tolerance is None else tolerance / 100,
+            tolerance=(usual if tolerance is None else tolerance / 100),
         )
     except ValueError as error:  # a size that the format does not allow
         raise UserError(f"{run} does not fit a .karui file: {error}; train a smaller model") from error

@@ -35,9 +35,8 @@ from karui.runtime.model import load_language_model
 from karui.tasks.language_model import LanguageModel
 
 TOLERANCE = 1e-5  # of the log-probabilities of fp32 files, times their size where that is above 1
-# Share by which rounded values may change the perplexity: 0.1 %, less than the third digit shows. int8 with a scale a
-# row, a quarter of the bytes, stays within it; 0.005 % kept a word model at 30 MB of fp32 whose int8 file has 7.9 MB
-# and a perplexity 0.03 % higher.
+# Share by which rounded values may change the perplexity of a sparse model: 0.1 %, less than the third digit shows.
+# int8 with a scale a row, a quarter of the bytes, stays within it.
 PERPLEXITY_TOLERANCE = 1e-3
 PROOF_TOKENS = 20_000
 _STEPS = 2048
