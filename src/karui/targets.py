@@ -11,10 +11,10 @@ def parse_size(text: str | int) -> int:
     """Bytes of "50kB", "6000", "1.5 MB" or "4KiB"; at least 1. Raises ValueError saying what is read."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
     if match is None or match[2].lower() not in UNITS:
-        raise ValueError(f"bytes, or a number with kB, KiB, MB or MiB, got {text!r}")
+        raise ValueError(f"cannot read the size {text!r}; write bytes, or a number with kB, KiB, MB or MiB")
     size = int(float(match[1]) * UNITS[match[2].lower()])
     if size < 1:
-        raise ValueError(f"at least 1 byte, got {text!r}")
+        raise ValueError(f"a size must be at least 1 byte, got {text!r}")
     return size
 
 
@@ -48,7 +48,7 @@ class Target:
             try:
                 parse_size(self.size)
             except ValueError as error:
-                raise ValueError(f"size must be {error}") from error
+                raise ValueError(f"size: {error}") from error
 
     @property
     def kind(self) -> str:

@@ -1,7 +1,6 @@
 """`karui compact`: shrink a trained run, prove that the answers stay, write the file, say where its bytes are."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
 from karui.cli.task_table import task_of_run
 from karui.errors import UserError
 from karui.files import atomic_write
+from karui.targets import parse_size
 
 POINTS = 0.3  # of validation accuracy that a text classifier may lose
-UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
 
 
 def compact(
@@ -34,8 +33,8 @@ def compact(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Without a budget: points of validation accuracy the file may lose (0.3), or percent of perplexity"
-            " by which it may differ (0.1).",
+            help="Without a budget: points of validation accuracy the file may lose (0.3), or percent by"
+            " which a language model's perplexity may differ (0.1; 0 for a dense run).",
             show_default=False,
         ),
     ] = None,
@@ -52,8 +51,8 @@ def compact(
 
     Removes pruned words, dead units and columns, compares the file's answers with the masked model's on real texts
     and writes nothing if they differ. --values auto takes the coarsest rounding that validation texts do not
-    notice; a dense run keeps fp32 then, to be what the others are compared with. A language model takes the smallest
-    values that change the perplexity of validation text by at most 0.1 %; --values fp32 keeps the exact ones.
+    notice; a dense run keeps fp32 then, to be what the others are compared with. A sparse language model takes the
+    smallest values that change the perplexity of validation text by at most 0.1 %.
     """
     if encoding != "auto":
         raise UserError(
@@ -61,7 +60,7 @@ def compact(
         )
     if not output.parent.is_dir():
         raise UserError(f"cannot write {output}: the folder {output.parent} does not exist; create it first")
-    budget = None if max_bytes is None else parse_bytes(max_bytes)
+    budget = _target_of(run, values, levels) if max_bytes is None else parse_bytes(max_bytes)
     if run.is_dir() and task_of_run(run) == "lm":
         line = compact_language_command(
             run, output, as_json=as_json, levels=levels,
@@ -100,10 +99,22 @@ def parse_bytes(text: str) -> int:
     Raises:
         UserError: it is none of these.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in UNITS:
-        raise UserError(f"cannot read the size {text!r}; write bytes, or a number with kB, KiB, MB or MiB")
-    return int(float(match[1]) * UNITS[match[2].lower()])
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _target_of(run: Path, values: str, levels: int | None) -> int | None:
+    """The size that a run was trained to, which is its budget where nothing else is asked for; None: it has none."""
+    config = run / "config.json"
+    if values != "auto" or levels is not None or not config.is_file():
+        return None
+    try:
+        size = json.loads(config.read_text(encoding="utf-8"))["sparse"]["target_size"]
+        return None if size is None else parse_size(size)
+    except (OSError, ValueError, LookupError, TypeError):  # older than targets, or damaged: others say so
+        return None
 
 
 def _load_splits(trained: TrainedRun) -> Any:

@@ -45,12 +45,11 @@ class TrainedRun:
         """The plain model with every weight kept."""
         import copy
 
-        from karui.sparse import harden
+        from karui.sparse import harden, project, prunable_parameters
 
         model = copy.deepcopy(self.model)
-        for module in model.modules():
-            if hasattr(module, "threshold"):
-                module.threshold = float("inf")
+        if self.is_sparse:
+            project(model, keep=prunable_parameters(model))
         return harden(model).eval()
 
     def answers(self, model: Any) -> Callable[[Sequence[str]], np.ndarray]:

@@ -23,15 +23,17 @@ TASKS = {
         "classification", "classification-sparse", _CLASSIFY_RECIPE, "classification.ClassificationTask"
     ),
     "pixels": TaskEntry("pixels", None, "sequences.PixelRecipe", "pixels.PixelTask"),
+    "images": TaskEntry("images", "images-sparse", "images.ImageRecipe", "images.ImageTask"),
     "music": TaskEntry("music", None, "sequences.MusicRecipe", "music.MusicTask"),
     "adding": TaskEntry("adding", None, "sequences.AddingRecipe", "adding.AddingTask"),
     "copy": TaskEntry("copy", None, "sequences.CopyRecipe", "copying.CopyTask"),
-    "lm": TaskEntry("lm", None, "language.LanguageRecipe", "language.LanguageTask"),
+    "lm": TaskEntry("lm", "lm-sparse", "language.LanguageRecipe", "language.LanguageTask"),
 }
 
 MONITORS = {
     "classify": ("accuracy", "nll"),
     "pixels": ("accuracy", "nll"),
+    "images": ("accuracy", "nll"),
     "music": ("nll",),
     "adding": ("mse",),
     "copy": ("accuracy", "nll"),
@@ -39,8 +41,8 @@ MONITORS = {
 }
 """Figures of a task that `train.monitor` may name; characters have "bpc" in place of "perplexity"."""
 
-CLASSIFY_ONLY = ("data.text", "data.label", "model.directions", "sparse.method")
-"""Settings that have an option of their own and that only classification knows."""
+CLASSIFY_ONLY = ("data.text", "data.label", "model.directions")
+"""Settings that have an option of their own and that only classification knows (data.text: and language modelling)."""
 
 LANGUAGE_ONLY = ("data.level", "model.output")
 """Settings that have an option of their own and that only language modelling knows."""
@@ -61,15 +63,38 @@ def recipe_class(task: str) -> type[Any]:
 def make_task(task: str, recipe: Any) -> Any:
     """Build the task of a recipe: read its data and make the untrained model."""
     _refuse_monitor(task, recipe)
-    groups = [getattr(recipe, name) for name in ("data", "model", "sparse") if hasattr(recipe, name)]
-    made = _find("karui.tasks", entry_of(task).task_class)
+    groups = [recipe.data, recipe.model, recipe.sparse]
+    cls = _find("karui.tasks", entry_of(task).task_class)
     if task == "classify":
-        return made(*groups, seed=recipe.train.seed)
+        return cls(*groups, seed=recipe.train.seed)
     own = {"max_epochs": recipe.train.max_epochs} if task == "lm" else {}
     try:
-        return made(*groups, seed=recipe.train.seed, **own)
+        return cls(*groups, seed=recipe.train.seed, **own)
     except ValueError as error:  # a layer refuses an option: gate_bias must be none for statistical-ru, ...
         raise UserError(f"model.{error}") from error
+
+
+def hold(task: Any) -> None:
+    """Hold the model of a task to the target of its recipe, where there is one.
+
+    Raises:
+        UserError: the model cannot come so low, or the task has no file whose size could be meant.
+    """
+    if not task.sparse.has_target:
+        return
+    measure, target = None, task.sparse.target  # None where each layer has its own
+    kind = None if target is None else target.kind
+    if kind == "size":
+        from karui.compact.measure import bytes_of_task
+
+        measure = bytes_of_task(task)
+    elif kind == "flops" and hasattr(task, "example"):
+        from karui.compact.images import image_flops
+
+        measure = image_flops(task.example)
+    elif kind == "flops":
+        from karui.sparse.flops import flops_of_step as measure
+    task.hold(measure)
 
 
 def _refuse_monitor(task: str, recipe: Any) -> None:

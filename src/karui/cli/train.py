@@ -13,6 +13,7 @@ from karui.cli.task_table import (
     LANGUAGE_ONLY,
     TASKS,
     entry_of,
+    hold,
     make_task,
     recipe_class,
     task_of_recipe,
@@ -24,6 +25,7 @@ from karui.files import atomic_write
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
 SCORES = ("accuracy", "nll", "mse", "perplexity", "bpc")
+USUAL_METHOD = "vd"  # of a target without --sparse
 FEW_STEPS = 300  # below, a model on easy texts is still near where it began, a sparse one more so
 
 
@@ -52,7 +54,26 @@ def train(
     output: Annotated[
         str | None, typer.Option(help="lm: output layer and loss, such as full, sampled, nce or adaptive.")
     ] = None,
-    sparse: Annotated[str | None, typer.Option(help="vd (sparse variational dropout) or none.")] = None,
+    sparse: Annotated[
+        str | None,
+        typer.Option(help="l0 (hard concrete gates), vd (sparse variational dropout), magnitude, or none."),
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="At most so many bytes in the file of karui compact, such as 50kB."
+        ),
+    ] = None,
+    target_density: Annotated[
+        float | None, typer.Option(help="Kept weights / weights that can be pruned (no biases, no norms).")
+    ] = None,
+    target_params: Annotated[
+        int | None, typer.Option(help="Numbers stored: kept weights, and all biases, norms and dense layers.")
+    ] = None,
+    target_flops: Annotated[
+        float | None,
+        typer.Option(help="FLOPs of one step's matrix products (a token, a pixel), two a kept weight."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting of the recipe.")
     ] = None,
@@ -68,8 +89,9 @@ def train(
     """Train a model into a run folder.
 
     classify: labelled texts. pixels: MNIST, one pixel a step. music: the next notes of piano rolls. adding, copy:
-    problems of long memory. lm: a language model of a running text. --label, --directions and --sparse are for
-    classify, --level and --output for lm, --text for both.
+    problems of long memory. lm: a language model of a running text. --label and --directions are for classify,
+    --level and --output for lm, --text for both. A --target, one at most, takes the place of the penalty's weight:
+    what is measured and kept has this size; without --sparse it prunes by vd.
     """
     if list_settings:
         _list_settings(task or "classify")
@@ -88,6 +110,10 @@ def train(
         "data.level": level,
         "model.output": output,
         "sparse.method": sparse,
+        "sparse.target_size": target_size,
+        "sparse.target_density": target_density,
+        "sparse.target_params": target_params,
+        "sparse.target_flops": target_flops,
         "train.max_epochs": epochs,
         "train.seed": seed,
     }
@@ -98,7 +124,9 @@ def train(
         if wrong:
             raise UserError(f"{wrong[0]} is a setting of {owner}; {task} has none of that name")
     overrides = [f"{name}={value}" for name, value in given.items()]
-    default = entry.sparse_recipe if sparse not in (None, "none") and entry.sparse_recipe else entry.recipe
+    has_target = any(name.startswith("sparse.target_") for name in given)
+    is_sparse = has_target if sparse is None else sparse != "none"
+    default = (entry.sparse_recipe if is_sparse else None) or entry.recipe
     chosen = _open_run(default, out, recipe, [*overrides, *(settings or [])], resume=resume)
     say = _silent if quiet else _say
     if (out / RESULTS_FILE).exists():
@@ -114,6 +142,15 @@ def train(
         )
     if as_json:
         typer.echo(json.dumps(results))
+
+
+def _with_method(recipe: Any, overrides: list[str]) -> list[str]:
+    """The overrides, and the usual method where they hold a dense recipe to a target."""
+    named = {name for name, equals, _ in (each.partition("=") for each in overrides) if equals}
+    has_target = any(name.startswith("sparse.target_") for name in named)
+    if not has_target or "sparse.method" in named or recipe.sparse.method != "none":
+        return overrides
+    return [f"sparse.method={USUAL_METHOD}", *overrides]
 
 
 def _open_run(default: str, out: Path, name: str | None, overrides: list[str], *, resume: bool) -> Any:
@@ -134,6 +171,7 @@ def _open_run(default: str, out: Path, name: str | None, overrides: list[str], *
     begin = recipes.get(default if name is None else name)
     if type(begin) is not type(recipes.get(default)):
         raise UserError(f"the recipe {name} is of the task {task_of_recipe(begin)}, not of this one")
+    overrides = _with_method(begin, overrides)
     if not config.exists():
         out.mkdir(parents=True, exist_ok=True)  # before the data are read: a wrong --out shows at once
         return base.with_overrides(begin, overrides)
@@ -180,6 +218,7 @@ def _train(recipe: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, An
     make_fabric(recipe.train)  # a device or precision that is missing, bad data: the folder stays empty
     name = task_of_recipe(recipe)
     task = make_task(name, recipe)
+    hold(task)
     splits = getattr(task, "splits", task)  # of the texts of a user; the other tasks say it themselves
     for note in [] if quiet else splits.notes:
         _say(note)

@@ -115,6 +115,7 @@ class Control:
                 Lagrangian(**options) if method == "l0" else KLWeight(num_examples=num_examples, **options)
             )
         self.prunable = prunable_parameters(model)
+        self.reached = math.nan  # bytes or FLOPs of the last projection
         self.keep = self._first_keep()
         self._progress, self._renewed = 0.0, -1.0
 
@@ -165,11 +166,16 @@ class Control:
         measure, model = self.measure, self.model
         assert measure is not None
 
+        costs: dict[int, float] = {}
+
         def cost(count: int) -> float:
             projection.keep(count)
-            return measure(model)
+            costs[count] = measure(model)
+            return costs[count]
 
-        return largest_fitting(cost, self.target.value, most=self.prunable, guess=guess)
+        found = largest_fitting(cost, self.target.value, most=self.prunable, guess=guess)
+        self.reached = costs.get(found, math.nan)
+        return found
 
     def _first_keep(self) -> int:
         """Weights to keep as things are before training; raises UserError where the target is out of reach."""
@@ -203,6 +209,8 @@ class Control:
     def status(self) -> dict[str, float]:
         """Figures for the log: density and expected density, the density that the target comes to, the multiplier."""
         found = {"density": density(self.model), "target_density": self.keep / self.prunable}
+        if self.target.kind in MEASURED:
+            found[self.target.kind] = float(self.reached)
         if isinstance(self.term, Lagrangian):
             found |= {
                 "expected_density": float(expected_density(self.model)),

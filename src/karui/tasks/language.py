@@ -157,9 +157,9 @@ class LanguageTask(SequenceTask):
         The state is carried over the whole part. The test part of a text of characters is also measured as
         `bpc_reset_100`: a zero state every 100 characters, whose first is read and not predicted.
         """
-        tokens, model = self.corpus.split("valid" if split == "valid" else "test"), self.model
-        if self.sparse.method != "none":  # its masked weights once, instead of at each call
-            model = harden(model).eval()
+        tokens = self.corpus.split("valid" if split == "valid" else "test")
+        # A sparse model's masked weights are made once, instead of at each call.
+        model: Any = self.model if self.sparse.method == "none" else harden(self.model).eval()
         with torch.autocast(
             next(self.model.parameters()).device.type, enabled=False
         ):  # figures are of full precision

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from karui.nn.registry import build_recurrent
 from karui.output import registry
 from karui.output.base import OutputLayer
+from karui.output.flat import FlatOutput
 from karui.sparse.outputs import SparseOutput
 from karui.tasks.language_settings import LanguageModelSettings
 from karui.tasks.sequence_model import set_gate_bias
@@ -104,7 +105,8 @@ class LanguageModel(nn.Module):
         """Let no table's gradient hold rows alone: where every weight is drawn, all of them are needed. Returns self."""
         self.embedding.sparse = False
         for layer in (self.output, *self._finish):
-            layer.sparse = layer.sparse_grad = False
+            if isinstance(layer, FlatOutput):
+                layer.sparse = layer.sparse_grad = False
         return self
 
     def _dropped(self, x: Tensor, rate: float) -> Tensor:
@@ -140,7 +142,9 @@ class LanguageModel(nn.Module):
         return layer
 
 
-def build_language_model(counts: Tensor, settings: LanguageModelSettings, sparse: SparseSettings) -> LanguageModel:
+def build_language_model(
+    counts: Tensor, settings: LanguageModelSettings, sparse: SparseSettings
+) -> LanguageModel:
     """The untrained model of a recipe, its layers sparse unless `sparse.method` is "none".
 
     Raises ValueError on settings that do not go together, UserError on groups that no layer has.
@@ -149,7 +153,9 @@ def build_language_model(counts: Tensor, settings: LanguageModelSettings, sparse
     if sparse.method == "none":
         return model
     if settings.tied:
-        raise ValueError("tied must be false for a sparse model: embedding and output each prune a table of their own")
+        raise ValueError(
+            "tied must be false for a sparse model: embedding and output each prune a table of their own"
+        )
     if settings.output in FACTORISED:
         raise ValueError(
             f"output must be a layer with one table for a sparse model, such as full, not {settings.output}"
@@ -169,7 +175,9 @@ def read_gates(layer: nn.Module) -> None:
     like = layer.weight_ih_l0
     assert isinstance(like, Tensor)
     del layer.weight_ih_l0
-    layer.register_buffer("weight_ih_l0", torch.eye(width, dtype=like.dtype, device=like.device), persistent=False)
+    layer.register_buffer(
+        "weight_ih_l0", torch.eye(width, dtype=like.dtype, device=like.device), persistent=False
+    )
     layer._init_flat_weights()  # type: ignore[operator]  # noqa: SLF001  torch's list of what its kernels read
 
 

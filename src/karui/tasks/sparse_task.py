@@ -32,7 +32,7 @@ def make_sparse(model: nn.Module, settings: SparseSettings, *, exclude: Sequence
     """
     if settings.method == "none":
         return model
-    own = {} if settings.groups is None else {"groups": settings.groups}
+    own: dict[str, Any] = {} if settings.groups is None else {"groups": settings.groups}
     if settings.method == "vd":
         noise = {"threshold": settings.threshold, "log_sigma_init": settings.log_sigma_init}
         method: Any = SparseVariationalDropout(**noise, **own)
@@ -120,5 +120,7 @@ class SparseTask:
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `training_state` returned."""
         if self.control is not None:
-            own = {name.removeprefix(CONTROL): part for name, part in state.items() if name.startswith(CONTROL)}
+            own = {
+                name.removeprefix(CONTROL): part for name, part in state.items() if name.startswith(CONTROL)
+            }
             self.control.load_state(own)
