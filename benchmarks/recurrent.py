@@ -72,7 +72,7 @@ def main() -> None:
         metrics[STEP] = {"rows": rows, "ratios": {"torch-lstm": ratio}, "promised": {"torch-lstm": 3.0}}
         print(STEP, metrics[STEP]["ratios"], "promised at least 3")
         sides = [peers.sides("sru", shape(length, 4, 256), [])[0] for length in LENGTHS]
-        rows = peers.measure(sides, CPU, repeats=9, seconds=60.0)
+        rows = peers.measure(sides, CPU, repeats=31, seconds=60.0)
         times = [row["median_ms"] for row in rows if row["pass"] == peers.PASSES[1]]
         factors = {
             f"{a} to {b}": round(y / x, 3)
