@@ -1,5 +1,7 @@
 """Small models as users write them, and weights with zeros in them."""
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -59,7 +61,7 @@ def compacted(model, *example, smaller=True, **options):
     found = small.compaction
     assert found.max_error <= 1e-5
     if smaller:
-        assert found.parameters_after < found.parameters_before
+        assert found.parameters_after < found.parameters_before, found
     return small
 
 
@@ -68,9 +70,7 @@ class Chain(nn.Module):
 
     def __init__(self, *sizes, bias=True):
         super().__init__()
-        self.layers = nn.ModuleList(
-            [nn.Linear(i, o, bias=bias) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
-        )
+        self.layers = nn.ModuleList([nn.Linear(i, o, bias=bias) for i, o in itertools.pairwise(sizes)])
 
     def forward(self, x):
         x = x.flatten(1)

@@ -199,7 +199,7 @@ def _make(spec: Mapping[str, Any]) -> nn.Module:
             else _make(layer)
             for layer in spec["layers"]
         ]
-        return UnevenRecurrence(
+        layer = UnevenRecurrence(
             stack, batch_first=spec["batch_first"], dropout=spec["dropout"], parts=spec["parts"]
         )
     else:

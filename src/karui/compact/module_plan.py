@@ -115,6 +115,8 @@ def analyse(traced: Traced, prefix: str, *, may_edit: bool) -> Analysis:
     part = Part(prefix, edits=edits, fixed=traced.fixed, signature=signature(traced.graph), graph=bool(edits))
     found, built = {}, {}
     for name, rule in layers.rules.items():
+        if rule.out is None:  # a barrier
+            continue
         one = rule.build(live)
         built[name] = one
         if _changes(rule.module, one):

@@ -66,7 +66,7 @@ class RecurrentRule(LayerRule):
         sample_out, sample_state = walk.values[node]
         data = sample_out if isinstance(sample_out, Tensor) else sample_out.data
         self.positions = data.numel() / data.shape[-1]
-        found = Features(data.dim() - 1, *out, data.dim())
+        self.out = found = Features(data.dim() - 1, *out, data.dim())
         state = self._state(
             sample_state if isinstance(sample_state, Tensor) else sample_state[0], silent, whole=whole
         )
