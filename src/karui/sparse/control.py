@@ -20,13 +20,19 @@ from karui.sparse.measures import density, expected_density, harden, penalty, pr
 from karui.sparse.projection import Projection, project, release
 from karui.targets import Target, parse_size
 
-__all__ = ["Control", "KLWeight", "Lagrangian", "Measure", "Target", "parse_size"]
+__all__ = ["Control", "Lagrangian", "Measure", "Target", "parse_size"]
 
 Measure = Callable[[nn.Module], float]
 """What a target of size or FLOPs is compared with: bytes of the file, or FLOPs, of the model as it is deployed."""
 
 MEASURED = ("size", "flops")
 GUESS = 0.05  # of the weights are kept: where the search for a size begins
+
+KL_SHARE = 0.1
+"""Weight of the KL / N of sparse variational dropout under a target. The smooth count has no gradient far from the
+threshold, so something must bring weights there; the whole evidence bound would rather decide the density itself.
+LeNet-300-100 on 12,000 digits, 8 epochs, 5 % asked: KL weight 0.1 and this Lagrangian 7.0 % errors, whole KL and the
+Lagrangian 10.6 %, a KL weight that follows the density and nothing else 10.6 %; without KL 8.2 % are kept, not 5 %."""
 
 RENEWALS = 200
 """Times in a run that the masks of magnitude pruning are drawn anew."""
@@ -37,10 +43,11 @@ class Lagrangian:
 
     Wang, Wohlwend, Lei 2020 (1910.04732), section 4; the restart is that of Gallego-Posada et al. 2022 (2208.04425),
     section 4.2. The constraint is relative, so that one `rate` (of l, in nats a run) suits 50 % and 1 %; without the
-    restart l would still push when the density has arrived. The square pulls from both sides.
+    restart l would still push when the density has arrived. The square pulls from both sides: with q = `quadratic`
+    from above, and ten times that from below, where opening gates harms nothing and l is zero.
     """
 
-    def __init__(self, *, rate: float = 1000.0, quadratic: float = 1.0) -> None:
+    def __init__(self, *, rate: float = 50.0, quadratic: float = 1.0) -> None:
         self.rate, self.quadratic = rate, quadratic
         self.multiplier = torch.zeros((), dtype=torch.float64)
 
@@ -49,41 +56,22 @@ class Lagrangian:
         share = expected_density(model)
         excess = share / path - 1.0
         l1 = self.multiplier.to(device=excess.device)
-        found = l1.to(excess.dtype) * excess + self.quadratic * excess.square()
         above = excess.detach().double()
+        pull = torch.where(above > 0, self.quadratic, 10.0 * self.quadratic).to(excess.dtype)
+        found = l1.to(excess.dtype) * excess + pull * excess.square()
         risen = l1 + self.rate * passed * above.clamp(max=1.0)
         self.multiplier = torch.where(above > 0, risen, torch.zeros_like(risen))
         return found
 
 
-class KLWeight:
-    """w KL / N with a weight w that follows the density: d log w / dr = gain (log(s / t)), within [-1, 1].
-
-    Sparse variational dropout has a strength of its own, and one weight a model is what a user would tune. w begins at
-    the evidence bound (1 / num_examples).
-    """
-
-    def __init__(self, *, rate: float = 50.0, num_examples: int = 1) -> None:
-        self.rate, self.num_examples = rate, num_examples
-        self.multiplier = torch.zeros((), dtype=torch.float64)  # log w
-
-    def term(self, model: nn.Module, path: float, passed: float) -> Tensor:
-        """Nats to add to the loss; see Lagrangian."""
-        kl = penalty(model)
-        with torch.no_grad():
-            share = expected_density(model).double()
-            excess = torch.log(share.clamp_min(1e-12) / path).clamp(-1.0, 1.0)
-            self.multiplier = self.multiplier.to(device=kl.device) + self.rate * passed * excess
-        return kl * (torch.exp(self.multiplier) / self.num_examples).to(kl.dtype)
-
-
 class Control:
     """Holds a sparse model to a target.
 
-    model: what `sparsify` returned. method: "l0" and "vd" are held by a term of the loss (`Lagrangian`, `KLWeight`),
-    "magnitude" by a schedule (Zhu and Gupta 2017, 1710.01878, equation 1: the density falls by a cubic from 1 at the
-    share `begin` of the run to the target at `end`), which is the path of the others too. measure: bytes or FLOPs of
-    the model as it is deployed, for these targets. num_examples: N of "vd"'s KL / N. rate: of the term; None: its own.
+    model: what `sparsify` returned. method: "l0" and "vd" are held by a Lagrangian term of the loss, "vd" beside
+    `KL_SHARE` of its KL / num_examples, ramped up to `end`; "magnitude" by a schedule (Zhu and Gupta 2017, 1710.01878,
+    equation 1: the density falls by a cubic from 1 at the share `begin` of the run to the target at `end`), which is
+    the path of the others too. measure: bytes or FLOPs of the model as it is deployed, for these targets. rate: of the
+    multiplier, in nats a run.
 
     Raises UserError where the model cannot come so low, saying what is reachable, ValueError on arguments out of range.
     """
@@ -98,7 +86,7 @@ class Control:
         num_examples: int = 1,
         begin: float = 0.0,
         end: float = 0.6,
-        rate: float | None = None,
+        rate: float = 50.0,
     ) -> None:
         if method not in ("l0", "vd", "magnitude"):
             raise ValueError(f"method must be l0, vd or magnitude, got {method!r}")
@@ -108,12 +96,8 @@ class Control:
             raise ValueError(f"a target of {target.kind} needs measure=, a function of the model")
         self.model, self.target, self.measure = model, target, measure
         self.begin, self.end = begin, end
-        options = {} if rate is None else {"rate": rate}
-        self.term: Lagrangian | KLWeight | None = None
-        if method != "magnitude":
-            self.term = (
-                Lagrangian(**options) if method == "l0" else KLWeight(num_examples=num_examples, **options)
-            )
+        self.kl_share = KL_SHARE / num_examples if method == "vd" else 0.0
+        self.term = None if method == "magnitude" else Lagrangian(rate=rate)
         self.prunable = prunable_parameters(model)
         self.reached = math.nan  # bytes or FLOPs of the last projection
         self.keep = self._first_keep()
@@ -128,7 +112,9 @@ class Control:
         """
         passed, self._progress = progress - self._progress, progress
         if self.term is not None:
-            return self.term.term(self.model, self.path(progress), passed)
+            found = self.term.term(self.model, self.path(progress), passed)
+            ramp = min(progress / self.end, 1.0)
+            return found + penalty(self.model) * (self.kl_share * ramp) if self.kl_share else found
         if math.floor(progress * RENEWALS) > math.floor(self._renewed * RENEWALS):
             self._renewed = progress
             project(self.model, keep=round(self.path(progress) * self.prunable))
@@ -136,7 +122,7 @@ class Control:
 
     def path(self, progress: float) -> float:
         """The density wanted at a share of the run."""
-        goal = self.keep / self.prunable
+        goal = max(self.keep, 1) / self.prunable
         left = 1.0 - min(max((progress - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return goal + (1.0 - goal) * left**3
 
@@ -211,16 +197,9 @@ class Control:
         found = {"density": density(self.model), "target_density": self.keep / self.prunable}
         if self.target.kind in MEASURED:
             found[self.target.kind] = float(self.reached)
-        if isinstance(self.term, Lagrangian):
-            found |= {
-                "expected_density": float(expected_density(self.model)),
-                "multiplier": float(self.term.multiplier),
-            }
-        elif self.term is not None:
-            found |= {
-                "expected_density": float(expected_density(self.model)),
-                "kl_weight": math.exp(self.term.multiplier),
-            }
+        if self.term is not None:
+            found["expected_density"] = float(expected_density(self.model))
+            found["multiplier"] = float(self.term.multiplier)
         return found
 
     # For exact resumption.

@@ -18,8 +18,9 @@ from karui.sparse import (
 )
 from karui.sparse.control import Control
 from karui.tasks.settings import SparseSettings
+from karui.tasks.sparse_details import sparse_details
 
-GATE_RATE = {"l0": 10.0, "vd": 1.0, "magnitude": 1.0}
+GATE_RATE = {"l0": 20.0, "vd": 1.0, "magnitude": 1.0}
 """Learning rate of gates over that of weights, where none is set: log alpha has to travel 5 from open to closed."""
 
 CONTROL = "control."
@@ -95,6 +96,10 @@ class SparseTask:
         if self.sparse.method == "none":
             return {}
         return {"density": density(self.model)} if self.control is None else self.control.status()
+
+    def sparsity(self) -> dict[str, Any]:
+        """See `karui.train.protocol.Described`."""
+        return {} if self.sparse.method == "none" else sparse_details(self.model, self.sparse.method)
 
     def gate_group(self, settings: Any) -> list[dict[str, Any]]:
         """The parameter group of the gates: a learning rate of their own and no weight decay; empty without gates."""
