@@ -8,7 +8,8 @@ A floating tensor `name` of n numbers, k of them not zero, is written in the sma
 | a mask | `name.mask` uint8, 8 numbers a byte, the first the lowest bit; `name.values` (k,) | n / 8 + 4 k |
 | gaps | `name.gaps` uint8, the zeros in front of each kept number, 255 = 255 more; `name.values` (k,) | about 5 k |
 
-Shapes of the last two stand in the metadata. Nothing is rounded: reading gives back every bit.
+Shapes of the last two stand in the metadata. Nothing is rounded; minus zero, which a mask leaves of a negative weight,
+is zero.
 """
 
 import json
@@ -79,8 +80,7 @@ def decode_tensors(content: bytes, *, where: str = "the file") -> dict[str, Tens
 def _parts(tensor: Tensor) -> dict[str, Tensor] | None:
     """The tensor in parts, where that is smaller."""
     flat = tensor.view(-1).numpy()
-    # Minus zero is a zero with a sign: kept, so that every bit comes back.
-    positions = np.flatnonzero((flat != 0) | np.signbit(flat))
+    positions = np.flatnonzero(flat)
     gaps, mask_bytes = _gaps(positions), -(-flat.size // 8)
     if 4 * len(positions) + min(len(gaps), mask_bytes) >= 4 * flat.size:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 from karui.files import atomic_write
 from karui.report import figures
 from karui.report.schema import Example, RunFolder, WordWeight, load_run
+from karui.report.sparse_figures import sparse_section
 from karui.report.tables import Column, Table, accuracy_key, dense_of, run_table
 from karui.report.units import format_bytes, format_percent, format_times, format_us
 
@@ -17,6 +18,7 @@ STYLE = Path(__file__).with_name("style.css")
 WORDS_SHOWN, WORDS_PER_CLASS = 96, (8, 24)  # in all; at least and at most for one label
 LOSSES = {
     "pixels": "loss (nats an image)",
+    "images": "loss (nats an image)",
     "music": "loss (nats a step)",
     "copy": "loss (nats a step)",
     "adding": "loss (squared error)",
@@ -46,11 +48,13 @@ def render(run: RunFolder, dense: RunFolder | None = None) -> str:
     title = " · ".join(part for part in (run.data_name, run.recipe_name) if part) or run.path.name
     facts = [f"{key} {run.results[key]}" for key in ("seed", "date", "hardware") if key in run.results]
     if run.results.get("task", "classification") != "classification":
-        return _page(title, facts, [_metrics_section(run), _curves_section(run), _settings_section(run)])
+        sections = [_metrics_section(run), _curves_section(run), _sparse_section(run), _settings_section(run)]
+        return _page(title, facts, sections)
     sections = [
         _section("Results", run_table(run, dense).to_html()),
         _accuracy_section(run, dense),
         _curves_section(run),
+        _sparse_section(run),
         _bytes_section(run),
         _words_section(run),
         _examples_section(run),
@@ -133,6 +137,11 @@ def _curves_section(run: RunFolder) -> str:
     return _section(
         "Learning curves", figure or _missing("No metrics.jsonl here; this writes one", "karui train")
     )
+
+
+def _sparse_section(run: RunFolder) -> str:
+    body = sparse_section(run.metrics)
+    return _section("What was pruned", body) if body else ""
 
 
 def _bytes_section(run: RunFolder) -> str:

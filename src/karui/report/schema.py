@@ -34,6 +34,9 @@ class MetricsLine(TypedDict, total=False):
     accuracy: float
     density: float
     words_kept: int
+    sparsity: dict[str, Any]  # of a sparse model: see karui.tasks.sparse_details
+    flops_share: float  # of kept weights over all, as deployed
+    expected_flops_share: float
     lr: float
     seconds: float
 

@@ -39,7 +39,7 @@ class MetricsLog:
             self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=purge_step or None)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line; keys that are numbers also become TensorBoard curves named split/key.
+        """Append one line; its numbers also become TensorBoard curves named split/key.
 
         Raises:
             UserError: the line cannot be written, because the disk is full for instance.
@@ -53,7 +53,7 @@ class MetricsLog:
             raise UserError(f"cannot write {self.path}: {reason}; continue with --resume") from error
         if self._writer is not None:
             for key, value in line.items():
-                if key not in _NOT_CURVES:
+                if key not in _NOT_CURVES and isinstance(value, int | float):
                     self._writer.add_scalar(f"{line['split']}/{key}", value, line["step"])
 
     def sync(self) -> int:

@@ -88,6 +88,15 @@ class Constrained(Protocol):
         ...
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A task whose model is worth more lines in the log than a few figures."""
+
+    def sparsity(self) -> dict[str, Any]:
+        """Return what the log keeps of the deployed model at an evaluation, as JSON; empty where there is nothing."""
+        ...
+
+
 class SavesArtifacts(Protocol):
     """A task that keeps files of its own (vocabulary, labels) in the run folder."""
 

@@ -15,7 +15,7 @@ from karui.train.averaging import WeightAverage
 from karui.train.device import clip_gradients, make_optimizer, weights_of
 from karui.train.metrics import MetricsLog
 from karui.train.progress import Progress
-from karui.train.protocol import Constrained, Task
+from karui.train.protocol import Constrained, Described, Task
 from karui.train.schedule import Schedule
 from karui.train.settings import TrainSettings
 from karui.train.state import CheckpointFolder, RunState, Trained
@@ -182,10 +182,12 @@ class Run:
         with self._deployed():
             with self.fabric.autocast():
                 metrics = {**task.evaluate("valid"), **task.status()}
+            sparsity = task.sparsity() if isinstance(task, Described) else {}
             is_best = self._counts() and (state.best is None or self._is_better(metrics, state.best))
             weights = weights_of(task.model) if is_best else None
         record = {"epoch": epoch, "step": state.global_step, **metrics}
-        self.log.write({"split": "valid", **record, "seconds": self._seconds()})
+        more = {"sparsity": sparsity} if sparsity else {}
+        self.log.write({"split": "valid", **record, **more, "seconds": self._seconds()})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.progress.say(f"epoch {epoch + 1}/{settings.max_epochs}  {shown}  {self._seconds():.0f} s")
         state.latest = record
