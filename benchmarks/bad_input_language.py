@@ -54,7 +54,7 @@ def bad_language() -> list[Case]:
         setting("more clusters than words", f"{untied} class " + of_output('{"n_clusters": 999}'), "999"),
         setting("cut-off beyond the words", f"{untied} adaptive " + of_output('{"cutoffs": [999]}'), "999"),
         setting("a figure that words lack", "--set train.monitor=bpc", "train.monitor", "nll or perplexity"),
-        setting("the option of a classifier", "--sparse vd", "sparse.method", "classify"),
+        setting("the option of a classifier", "--label topic", "data.label", "classify"),
         setting("the layer none", "--recurrent none", "model.recurrent", "mingru"),
         Case(
             "lm: NaN hidden vectors",

@@ -104,7 +104,7 @@ BAD = {
     "no task": (("train", "--out=x"), "train: name a task; the tasks are classify, pixels, music, adding, copy"),
     "unknown task": (("train", "words", "--out=x"), "cannot train 'words'; the tasks are classify, pixels"),
     "no folder": (("train", "adding"), "missing option '--out'"),
-    "option of texts": (("train", "copy", "--out=x", "--sparse=vd"), "sparse.method is a setting of classify"),
+    "option of texts": (("train", "copy", "--out=x", "--label=x"), "data.label is a setting of classify"),
     "recipe of another task": (("train", "copy", "--out=x", "--recipe=adding"), "is of the task adding"),
     "unknown setting": (("train", "copy", "--out=x", "--set=data.delays=3"), "did you mean 'data.delay'?"),
     "unknown layer": (("train", "copy", "--out=x", "--recurrent=rnn"), "model.recurrent must be one of sru"),

@@ -51,6 +51,7 @@ def test_defaults_are_those_of_the_prototype():
         ("train.milestones=[3, 5]", (3, 5)),
         ("train.milestones=", ()),
         ("sparse.groups=word", ("word",)),
+        ("sparse.groups=word,neuron", ("word", "neuron")),
         ("data.fold=3", 3),
         ("data.fold=none", None),
         ("data.name=a=b.csv", "a=b.csv"),
@@ -92,7 +93,7 @@ def test_overrides_apply_in_order_and_leave_the_recipe_alone():
             "model.recurrent=lstmm",
             "must be one of sru, statistical-ru, lstm, gru, qrnn, mingru, none, got 'lstmm'; did you mean 'lstm'?",
         ),
-        ("sparse.groups=word,gate", "sparse.groups must be one of word, neuron, got 'gate'"),
+        ("sparse.groups=word,gats", "8x4, got 'gats'; did you mean 'gate'?"),
         ("train.betas=0.9", "train.betas must be 2 values: number, number, got [0.9]"),
         ("train=3", "train is a group; set one of its fields, such as train.max_epochs"),
         ("train.lr.x=3", "train.lr has no fields, so train.lr.x cannot be set"),
@@ -113,7 +114,7 @@ def test_wrong_override_is_refused(override, message):
         ({"model": {"word_scores": 1}}, "model.word_scores must be true or false, got 1"),
         ({"train": 3}, "train must be a group of named values, got 3"),
         ({"train": {"learning_rate": 1}}, "no setting 'train.learning_rate'"),
-        ({"sparse": {"groups": "word"}}, "sparse.groups must be list of one of word, neuron, got 'word'"),
+        ({"sparse": {"groups": "word"}}, "sparse.groups must be list of one of weight, word,"),
     ],
 )
 def test_wrong_file_content_is_refused(values, message):
