@@ -187,20 +187,21 @@ def _wrap(name: str, module: nn.Module, offer: Offer, method: Method, groups: tu
         gate: method.gate(*(division for _, division, _ in shared.uses), layer=name)
         for gate, shared in plan.shared.items()
     }
-    zero_row = getattr(module, "padding_idx", None)
+    shares: dict[str, tuple[SharedGate, ...]] = {}
+    for gate, shared in plan.shared.items():
+        for parameter, division, scales in shared.uses:
+            shares[parameter] = (*shares.get(parameter, ()), SharedGate(gates[gate], division, scales))
     states = {
         parameter: method.weight(
             getattr(module, parameter).detach(),
             divisions,
-            tuple(
-                SharedGate(gates[gate], division, scales)
-                for gate, shared in plan.shared.items()
-                for used, division, scales in shared.uses
-                if used == parameter
-            ),
-            zero_row=zero_row,
+            shares.get(parameter, ()),
+            zero_row=getattr(module, "padding_idx", None),
             layer=name,
         )
         for parameter, divisions in plan.own.items()
+        if method.name == "vd"
+        or divisions
+        or parameter in shares  # else nothing of it can be pruned: it stays dense
     }
     return offer.sparse(module, states, gates)

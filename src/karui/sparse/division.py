@@ -4,6 +4,7 @@ A division knows the shape of its weight (R, C, ...). Values per unit have the s
 shape that broadcasts against the weight, `sum` adds up what a weight-like tensor holds in each unit.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,8 +40,8 @@ class Division:
         count = torch.arange(torch.Size(self.units).numel(), device=device).view(self.units)
         return self.take(count, rows)
 
-    def sizes(self, device: torch.device) -> Tensor | None:
-        """Elements in each unit, `units` in float64; None where that is one."""
+    def sizes(self, device: torch.device) -> Tensor | float:
+        """Elements in each unit: `units` in float32, or the number that all have."""
         return _sizes(self, device)
 
 
@@ -65,9 +66,9 @@ class Elements(Division):
         """As they are."""
         return values
 
-    def sizes(self, device: torch.device) -> None:  # noqa: ARG002
+    def sizes(self, device: torch.device) -> float:  # noqa: ARG002
         """One each."""
-        return None
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Axis(Division):
         """Sum over all other axes."""
         others = tuple(d for d in range(values.dim()) if d != self.dim)
         return values.sum(others) if others else values
+
+    def sizes(self, device: torch.device) -> float:  # noqa: ARG002
+        """The product of the other axes."""
+        return float(math.prod(self.shape) // max(1, self.shape[self.dim]))
 
 
 @dataclass(frozen=True)
@@ -130,4 +135,4 @@ class Blocks(Division):
 
 @lru_cache(maxsize=256)
 def _sizes(division: Division, device: torch.device) -> Tensor:
-    return division.sum(torch.ones((), dtype=torch.float64, device=device).expand(division.shape))
+    return division.sum(torch.ones((), device=device).expand(division.shape))

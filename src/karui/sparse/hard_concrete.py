@@ -1,4 +1,4 @@
-"""L0 regularisation with the hard concrete gate: a gate is exactly 0 or 1 with positive probability, and differentiable.
+"""L0 regularisation with the hard concrete gate: differentiable, yet exactly 0 or 1 with positive probability.
 
 Louizos, Welling, Kingma, "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018, equations 10 to 13:
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from karui.sparse.division import Division
 from karui.sparse.gate import Gate
@@ -41,7 +42,7 @@ class HardConcrete:
     lambda_: float | Mapping[str, float] = 1.0
     """Price of a kept weight in `penalty`, in nats once that is divided by the number of examples; or one a layer."""
     weight_decay: float = 0.0
-    """Precision p of the L2 term, p / 2 w^2 for each weight times its open probability (gates get no gradient of it)."""
+    """Precision p of the L2 term: p / 2 w^2 times the open probability; gates get no gradient of it."""
     beta: float = 2.0 / 3.0
     """Temperature."""
     beta_end: float | None = None
@@ -117,10 +118,15 @@ class HardConcreteGate(Gate):
 
     def sample(self, rows: Tensor | None = None, *, shape: tuple[int, ...] = ()) -> Tensor:
         """Draw gates; those that `rows` do not meet are independent, so they need not be drawn."""
-        log_alpha = bounded(self.divisions[0].take(self.log_alpha, rows))
-        noise = torch.rand(*shape, *log_alpha.shape, dtype=log_alpha.dtype, device=log_alpha.device)
-        s = torch.sigmoid((torch.logit(noise, EPSILON) + log_alpha) / self.beta)
-        return (s * (self.zeta - self.gamma) + self.gamma).clamp(0.0, 1.0)
+        with torch.no_grad():  # as published, after each step; no gate is ever stuck beyond a bound
+            self.log_alpha.clamp_(LOW, HIGH)
+        log_alpha = self.divisions[0].take(self.log_alpha, rows)
+        if shape:
+            log_alpha = log_alpha.expand(*shape, *log_alpha.shape)
+        noise = torch.rand(log_alpha.shape, dtype=log_alpha.dtype, device=log_alpha.device)
+        noise = noise.logit_(EPSILON).mul_(1.0 / self.beta)
+        s = torch.sigmoid(torch.add(noise, log_alpha, alpha=1.0 / self.beta))
+        return F.hardtanh(torch.add(s.new_full((), self.gamma), s, alpha=self.zeta - self.gamma), 0.0, 1.0)
 
     def deployed(self, rows: Tensor | None = None) -> Tensor:
         """The test gate; where a projection keeps a unit whose test gate is zero, the mean of its gate."""
@@ -153,7 +159,7 @@ class HardConcreteGate(Gate):
 
     def open_probability(self) -> Tensor:
         """P(z > 0) of a gate in training (equation 12)."""
-        return torch.sigmoid(bounded(self.log_alpha) - self.beta * math.log(-self.gamma / self.zeta))
+        return torch.sigmoid(self.log_alpha - self.beta * math.log(-self.gamma / self.zeta))
 
 
 class HardConcreteWeight(SparseWeight):
@@ -175,31 +181,15 @@ class HardConcreteWeight(SparseWeight):
 
     def penalty(self, weight: Tensor) -> Tensor:
         """Lambda times the expected number of kept weights, plus the L2 term."""
-        total = self.lambda_ * self.expected_kept(weight)
+        total = self.expected_kept(weight)
+        if self.lambda_ != 1.0:
+            total = self.lambda_ * total
         if not self.weight_decay:
             return total
         squares = weight * weight
         for probability, division in self.open_probabilities(weight):
             squares = squares * division.spread(probability.detach())
         return total + 0.5 * self.weight_decay * squares.sum()
-
-
-class _Bounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, log_alpha: Tensor) -> Tensor:  # noqa: ANN001
-        ctx.save_for_backward(log_alpha)
-        return log_alpha.clamp(LOW, HIGH)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001
-        (log_alpha,) = ctx.saved_tensors
-        outward = ((log_alpha <= LOW) & (grad > 0)) | ((log_alpha >= HIGH) & (grad < 0))
-        return grad.masked_fill(outward, 0.0)
-
-
-def bounded(log_alpha: Tensor) -> Tensor:
-    """Clamp to [LOW, HIGH]; beyond them only a gradient that leads back in passes, so that no gate is stuck."""
-    return _Bounded.apply(log_alpha)  # type: ignore[return-value]
 
 
 def _legendre(like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Layers whose weights are drawn in training and masked at test time; each wraps the layer it replaces as `base`.
 
-`weights` maps the base's parameter names to their sparse state, `gates` holds the gates that several of them share. In
-training one draw is shared by all time steps and all sequences of a mini-batch, because the state at one step depends on
-the same weights as the next.
+`weights` maps the base's parameter names to their sparse state, `gates` holds the gates that several of them share.
+In training one draw is shared by all time steps and all sequences of a mini-batch, because the state at one step
+depends on the same weights as the next.
 """
 
 from collections.abc import Mapping
@@ -183,13 +183,18 @@ class SparseFactorised(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(..., in_features) to (..., out_features)."""
-        if not self.training:
-            current = self.current()
-            return F.linear(F.linear(input, current["weight_in"]), current["weight_out"], self.base.bias)  # type: ignore[arg-type]
-        drawn = {gate: gate.sample() for gate in self.shared_gates().values()}
-        (_, into, first), (_, out, second) = self.states()
-        middle = first.product(input, into, None, shared=drawn)
-        return second.product(middle, out, self.base.bias, shared=drawn)  # type: ignore[arg-type]
+        base: Any = self.base
+        drawn = {gate: gate.sample() for gate in self.shared_gates().values()} if self.training else {}
+        states = dict(self.weights.items())
+        for name, bias in (("weight_in", None), ("weight_out", base.bias)):
+            mean, state = getattr(base, name), states.get(name)
+            if not isinstance(state, SparseWeight):
+                input = F.linear(input, mean, bias)  # noqa: A001
+            elif self.training:
+                input = state.product(input, mean, bias, shared=drawn)  # noqa: A001
+            else:
+                input = F.linear(input, state.deployed(mean), bias)  # noqa: A001
+        return input
 
     def plain(self) -> nn.Module:
         """Two dense matrices, without the parts that are pruned."""

@@ -81,8 +81,7 @@ class MagnitudeGate(Gate):
             size = weights[0].abs()
         else:
             total = sum(division.sum(weight.float() ** 2) for division, weight in pairs)
-            counts = [division.sizes(self.kept.device) for division in self.divisions]
-            count = sum(1.0 if each is None else each.to(torch.float32) for each in counts)
+            count = sum(division.sizes(self.kept.device) for division in self.divisions)
             assert isinstance(total, Tensor)
             size = torch.sqrt(total / count)
         if not self.by_rank:

@@ -127,17 +127,13 @@ class Projection:
             owners = owners[torch.sort(scores, descending=True, stable=True).indices]
             first, past = 0, len(owners)
 
-            def with_more(number: int, owners: Tensor = owners) -> list[int]:
-                more = torch.bincount(owners[:number], minlength=len(self.units))
-                return [now + int(extra) for now, extra in zip(opened, more, strict=True)]
-
             while first < past:
                 middle = (first + past + 1) // 2
-                if self._count(with_more(middle)) <= count:
+                if self._count(_with_more(opened, owners[:middle])) <= count:
                     first = middle
                 else:
                     past = middle - 1
-            opened = with_more(first)
+            opened = _with_more(opened, owners[:first])
             if first == len(owners):
                 break
             active.remove(int(owners[first]))
@@ -175,6 +171,12 @@ class Projection:
             taken = min(ties, len(equal))
             ties -= taken
             units.cut.set_cut(cutoff, int(equal[taken - 1]) if taken else -1)
+
+
+def _with_more(opened: list[int], owners: Tensor) -> list[int]:
+    """Counts after one more unit is opened for each entry of `owners`, positions of arrays."""
+    more = torch.bincount(owners, minlength=len(opened)).tolist()
+    return [now + extra for now, extra in zip(opened, more, strict=True)]
 
 
 def project(model: nn.Module, *, keep: int) -> int:

@@ -6,13 +6,14 @@ elements of the product of the gates' open probabilities.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from karui.sparse.division import Axis, Division
 from karui.sparse.gate import Cut, Gate
+from karui.sparse.gated_linear import gated_linear
 
 Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -44,7 +45,9 @@ def count_open(
     if len(parts) == 1 and zero_row is None:
         [(values, division)] = parts
         sizes = division.sizes(values.device)
-        return values.sum() if sizes is None else (values * sizes.to(values.dtype)).sum()
+        if isinstance(sizes, Tensor):
+            return (values * sizes.to(values.dtype)).sum()
+        return values.sum() if sizes == 1.0 else values.sum() * sizes
     by_axis: dict[int, Tensor] = {}
     others: Tensor | None = None
     for values, division in parts:
@@ -94,8 +97,7 @@ class SparseWeight(nn.Module):
     def own_gates(self) -> Iterator[tuple[Gate, Division]]:
         """Gates that only this weight passes through."""
         for place in self.places:
-            gate = self.get_submodule(place)
-            assert isinstance(gate, Gate)
+            gate: Any = self._modules[place]
             yield gate, gate.divisions[0]
 
     def gates(self) -> list[tuple[Gate, Division]]:
@@ -145,19 +147,24 @@ class SparseWeight(nn.Module):
         """
         positions, (R, C) = input.numel() // max(1, input.shape[-1]), self.shape
         rows: Tensor | None = None
+        columns: Tensor | None = None
         for gate, division, scales in (*((g, d, True) for g, d in self.own_gates()), *self._shared):
             if not scales:
                 continue
             factor = gate.sample() if shared is None or gate not in shared else shared[gate]
             if isinstance(division, Axis) and division.dim == 1 and positions < R:
-                input = input * factor.to(input.dtype)  # noqa: A001
+                columns = factor if columns is None else columns * factor
             elif isinstance(division, Axis) and division.dim == 0 and positions < C:
                 rows = factor if rows is None else rows * factor
             else:
                 weight = weight * division.spread(factor).to(weight.dtype)
+        inner = bias if rows is None else None
+        if columns is None:
+            output = nn.functional.linear(input, weight, inner)
+        else:
+            output = gated_linear(input, weight, inner, columns)
         if rows is None:
-            return nn.functional.linear(input, weight, bias)
-        output = nn.functional.linear(input, weight)
+            return output
         output = output * rows.to(output.dtype)
         return output if bias is None else output + bias
 
