@@ -67,6 +67,7 @@ def test_a_row_becomes_a_record(rows, tmp_path, capsys, name):
     assert set(metrics) >= KEYS
     content = (tmp_path / "runs" / f"tiny-{name}-seed3" / "network.safetensors").read_bytes()
     assert metrics["artifact_bytes"] == len(content)
+    assert (tmp_path / "results" / "sparse_images" / "size-against-quality.png").read_bytes()[1:4] == b"PNG"
     stored = decode_tensors(content)
     assert metrics["kept_params"] == sum(
         int((value != 0).sum()) for key, value in stored.items() if key.endswith(("weight", "bias"))
@@ -121,4 +122,4 @@ def test_rows_hold_the_sizes_that_are_asked_for():
     small = images.RECIPES["lenet-300-100-l0"].sparse.layer_densities
     assert [int(share * units) for share, units in zip(small, (784, 300, 100), strict=True)] == [266, 88, 33]
     assert set(images.DEFAULT_ROWS) <= set(images.ROWS)
-    assert replace(images.RECIPES["wrn-28-10-cifar10-l0-published"].train, seed=1).momentum == 0.9
+    assert replace(images.RECIPES["published-wrn-28-10-cifar10-l0"].train, seed=1).momentum == 0.9

@@ -15,6 +15,7 @@ FOLDER = "sparse_images"
 """Folder of the records below that of all results."""
 
 NETWORK_FILE = "network.safetensors"
+PICTURE = "size-against-quality.png"
 _TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
 
 
@@ -42,6 +43,7 @@ def make_row(
         recipe = dataclasses.replace(row.recipe, train=train)
         out = runs / f"{recipe.name}-seed{seed}"
         made.append(record(recipe, train_run(recipe, out, quiet=quiet), out, results))
+        draw(results / FOLDER)
     return made
 
 
@@ -117,6 +119,16 @@ def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
         "dense_bytes": len(save({name: value.contiguous() for name, value in dense.state_dict().items()})),
         **_asked(recipe.sparse),
     }
+
+
+def draw(folder: Path) -> None:
+    """Draw size against quality of all records in a folder, beside them."""
+    from karui.report.records import read_records
+    from karui.report.sparse_figures import size_against_quality
+
+    picture = size_against_quality(read_records(folder), models=("lenet-300-100", "lenet-5", "wrn-10-2"))
+    if picture:
+        atomic_write(folder / PICTURE, picture)
 
 
 def _asked(sparse: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Recipes of image networks, dense and sparse, and the rows of the table sparse-images.
 
-Published settings (Louizos, Welling, Kingma 2018, and its code) are in recipes whose names end in -published. LeNets:
-Adam at 1e-3, batch 100, 200 epochs, weights averaged at 0.999 and used averaged at evaluation; gates of the input units
-of linear layers (first drop rate 0.2 in the first layer of the network, 0.5 elsewhere) and of the output channels of
+Published settings (Louizos, Welling, Kingma 2018, and its code) are in recipes whose names begin with published-.
+LeNets: Adam at 1e-3, batch 100, 200 epochs, weights averaged at 0.999 and used so at evaluation; gates of the input
+units of linear layers (first drop rate 0.2 in the first layer of the network, 0.5 elsewhere) and of the output channels of
 convolutions; lambda 0.1 / N. Wide ResNet: SGD with momentum, 0.1 x 0.2 at 60, 120, 160, batch 128, weight decay 5e-4,
 averaging 0.99; gates on the first convolution of each block at 0.3; lambda 0.001 / N. The gates' own rate of 6.0 there
 is that of Gallego-Posada et al. 2022, without which none closes.
@@ -153,7 +153,7 @@ def _published(network: str) -> ImageRecipe:
     rates = _DROP_RATES[network]
     sparse = ImageSparse(method="l0", drop_rates=rates, l0_lambda=0.1, gate_lr=1e-3)
     return ImageRecipe(
-        name=f"{network}-l0-published",
+        name=f"published-{network}-l0",
         model=ImageModel(network=network),  # type: ignore[arg-type]
         sparse=sparse,
         train=_PUBLISHED_TRAIN,
@@ -162,9 +162,10 @@ def _published(network: str) -> ImageRecipe:
 
 def _wide(data: str, kind: str, model: ImageModel, train: TrainSettings, **sparse: Any) -> ImageRecipe:
     short = {"cifar10": "cifar10", "cifar100": "cifar100", "cifar10_subset": "subset"}[data]
+    prefix = "published-" if train is _WIDE_TRAIN else ""
     held_out = 1000 if data == "cifar10_subset" else 5000
     return ImageRecipe(
-        name=f"wrn-{model.depth}-{model.width}-{short}-{kind}",
+        name=f"{prefix}wrn-{model.depth}-{model.width}-{short}-{kind}",
         data=ImageData(name=data, batch_size=128, valid_examples=held_out, augment=True),  # type: ignore[arg-type]
         model=model,
         sparse=ImageSparse(**sparse),
@@ -176,7 +177,7 @@ _L0_WIDE = {"method": "l0", "drop_rate": 0.3, "l0_lambda": 0.001, "gate_lr": 6.0
 _PUBLISHED = [
     *(_published(network) for network in _ARCHITECTURES),
     *(
-        _wide(data, f"{kind}-published", ImageModel(network="wide-resnet"), _WIDE_TRAIN, **sparse)
+        _wide(data, kind, ImageModel(network="wide-resnet"), _WIDE_TRAIN, **sparse)
         for data in ("cifar10", "cifar100")
         for kind, sparse in (("dense", {}), ("l0", _L0_WIDE))
     ),
