@@ -83,7 +83,7 @@ def test_a_direction_without_units_is_not_computed(packed):
             if self.packed:
                 x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
             output, (h, _) = self.layer(x)
-            return self.text(output.data.mean(0)), self.word(h[0])
+            return self.text(output.data.mean(0) if self.packed else output.mean(1)), self.word(h[0])
 
     model = randomise(Forward(packed=packed))
     model.word = randomise(nn.Linear(8, 3))

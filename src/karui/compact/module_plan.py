@@ -96,7 +96,10 @@ def analyse(traced: Traced, prefix: str, *, may_edit: bool) -> Analysis:
     atoms, layers = Atoms(), _Layers(traced)
     walk = Walk(traced, atoms, layers)
     sizes = {node: value for node, value in walk.found.items() if isinstance(value, Size)}
-    tensors: list[Features] = [f for value in walk.found.values() for f in features_in(value)]
+    # a state that nobody takes out of its tuple may be empty, a part of a tensor that was cut up may not
+    cut = {move.node for move in walk.moves}
+    whole = (value for node, value in walk.found.items() if node in cut or not isinstance(value, tuple))
+    tensors: list[Features] = [f for value in whole for f in features_in(value)]
     tensors += [f for rule in layers.rules.values() for f in rule.tensors()]
     while True:
         live = atoms.live(tensors)
