@@ -2,10 +2,10 @@
 
 Published settings (Louizos, Welling, Kingma 2018, and its code) are in recipes whose names begin with published-.
 LeNets: Adam at 1e-3, batch 100, 200 epochs, weights averaged at 0.999 and used so at evaluation; gates of the input
-units of linear layers (first drop rate 0.2 in the first layer of the network, 0.5 elsewhere) and of the output channels
-of convolutions; lambda 0.1 / N. Wide ResNet: SGD with momentum, 0.1 x 0.2 at 60, 120, 160, batch 128, weight decay 5e-4,
-averaging 0.99; gates on the first convolution of each block at 0.3; lambda 0.001 / N. The gates' own rate of 6.0 there
-is that of Gallego-Posada et al. 2022, without which none closes.
+units of linear layers (first drop rate 0.2 in the first layer of the network, 0.5 elsewhere) and of the output
+channels of convolutions; lambda 0.1 / N. Wide ResNet: SGD with momentum, 0.1 x 0.2 at 60, 120, 160, batch 128, weight
+decay 5e-4, averaging 0.99; gates on the first convolution of each block at 0.3; lambda 0.001 / N. The gates' own rate
+of 6.0 there is that of Gallego-Posada et al. 2022, without which none closes.
 
 The others reach a stated size in minutes on one core: `layer_densities` are the live units of an architecture over all.
 """
