@@ -1,4 +1,4 @@
-"""The sparse contract: every method x layer x group that is offered, by one table; all other combinations are refused."""
+"""The sparse contract: every method x layer x group that is offered, by one table; all others are refused."""
 
 import itertools
 import math
@@ -32,7 +32,6 @@ from karui.sparse import (
     release,
     sparsify,
 )
-
 
 # oneDNN lacks projections up to torch 2.13, which says so; the numbers are right
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")

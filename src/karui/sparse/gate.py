@@ -31,7 +31,11 @@ class Cut(nn.Module):
     @property
     def cutoff(self) -> float:
         """Score that a unit needs; NaN = the method's own rule."""
-        return _number(int(self.cut[0]))
+        return self._read()[0]
+
+    def _read(self) -> tuple[float, int]:
+        cut = self.cut.cpu()
+        return float(cut[:1].view(torch.float64)), int(cut[1])
 
     def set_cut(self, cutoff: float, last: int = -1) -> None:
         """Keep units whose score is above `cutoff`, and those equal to it up to position `last` in index order."""
@@ -46,8 +50,7 @@ class Cut(nn.Module):
 
         score, own: of all units, or of those that `division.take(..., rows)` gives.
         """
-        bits, last = self.cut.tolist()
-        cutoff = _number(bits)
+        cutoff, last = self._read()
         if math.isnan(cutoff):
             return own
         kept = score > cutoff
@@ -112,7 +115,3 @@ class Gate(Cut):
 
 def _bits(number: float) -> int:
     return struct.unpack("<q", struct.pack("<d", number))[0]
-
-
-def _number(bits: int) -> float:
-    return struct.unpack("<d", struct.pack("<q", bits))[0]
