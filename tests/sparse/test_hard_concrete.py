@@ -73,10 +73,8 @@ def test_lambda_decay_and_drop_rate_a_layer() -> None:
     model = sparsify(layers, HardConcrete(groups=("input",), lambda_={"0": 2.0, "1": 0.0}, weight_decay=0.5))
     gate, weight = model[0].weights["weight"].column, model[0].base.weight
     chance = gate.open_probability()
-    squares = [
-        0.25 * (layer.weights["weight"].column.open_probability() * layer.base.weight**2).sum()
-        for layer in model
-    ]
+    states = [(layer.weights["weight"].column, layer.base.weight) for layer in (model[0], model[1])]
+    squares = [0.25 * (column.open_probability() * mean**2).sum() for column, mean in states]
     assert torch.allclose(penalty(model), 2.0 * 3 * chance.sum() + sum(squares))
     penalty(model).backward()
     slope = chance * (1 - chance)

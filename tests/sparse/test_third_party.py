@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch import multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from karui.sparse import (
     HardConcrete,
@@ -87,7 +87,7 @@ def worker(rank: int, path: str) -> None:
 
 
 def test_two_processes_train_one_sparse_model(tmp_path: Path) -> None:
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    spawn(worker, (str(tmp_path),), nprocs=2)
     (first, masks), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
