@@ -86,6 +86,8 @@ def worker(rank: int, path: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow  # three imports of torch and its compiler: about 25 s of one core
+@pytest.mark.timeout(300)
 def test_two_processes_train_one_sparse_model(tmp_path: Path) -> None:
     spawn(worker, (str(tmp_path),), nprocs=2)
     (first, masks), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
