@@ -101,7 +101,10 @@ def test_a_stopped_run_ends_with_the_same_weights(karui, tmp_path, monkeypatch):
 
 
 BAD = {
-    "no task": (("train", "--out=x"), "train: name a task; the tasks are classify, pixels, music, adding, copy"),
+    "no task": (
+        ("train", "--out=x"),
+        "train: name a task; the tasks are classify, pixels, images, music, adding, copy, lm",
+    ),
     "unknown task": (("train", "words", "--out=x"), "cannot train 'words'; the tasks are classify, pixels"),
     "no folder": (("train", "adding"), "missing option '--out'"),
     "option of texts": (("train", "copy", "--out=x", "--label=x"), "data.label is a setting of classify"),

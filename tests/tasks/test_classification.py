@@ -20,6 +20,7 @@ from karui.tasks.classification import (
 )
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
 from karui.tasks.teacher import linear_teacher
+from karui.train.settings import TrainSettings
 
 GOOD, BAD = "a fine and lovely film", "a dull and awful film"
 
@@ -76,7 +77,7 @@ def test_vocabulary_never_sees_valid_or_test() -> None:
 def test_it_learns_and_reports() -> None:
     torch.manual_seed(0)
     toy = task()
-    optimizer = torch.optim.Adam(toy.parameter_groups(None), lr=0.02)
+    optimizer = torch.optim.Adam(toy.parameter_groups(TrainSettings(lr=0.02)), lr=0.02)
     for epoch in range(25):
         for step in range(toy.steps_per_epoch(epoch)):
             optimizer.zero_grad()
@@ -166,7 +167,7 @@ def test_the_linear_part_is_fitted_once_and_kept_in_the_run(
     state, content = first.model.state_dict(), (tmp_path / LINEAR_FILE).read_bytes()
     assert int((state["linear.word_scores"] != 0).sum() + (state["linear.pair_scores"] != 0).sum()) == 20
     own = task(sparse=sparse, share=0.5)
-    own.parameter_groups(None)  # without a folder it is fitted where the loop begins
+    own.parameter_groups(TrainSettings())  # without a folder it is fitted where the loop begins
     assert all(torch.equal(value, state[name]) for name, value in own.model.state_dict().items())
     other = task(sparse=sparse, share=0.5)
     other.train_set.labels[:] = np.roll(other.train_set.labels, 1)
