@@ -32,7 +32,9 @@ class CopyTask(SequenceTask):
     ) -> None:
         self.data, self.sparse, self.seed = data, sparse, seed
         torch.manual_seed(seed)
-        self.model = make_sparse(SequenceModel(COPY_VOCABULARY, COPY_SYMBOLS + 1, model, every_step=True), sparse)
+        self.model = make_sparse(
+            SequenceModel(COPY_VOCABULARY, COPY_SYMBOLS + 1, model, every_step=True), sparse
+        )
         self.num_examples = data.examples
 
     def steps_per_epoch(self, epoch: int) -> int:  # noqa: ARG002

@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
         return output.loss_by(self._finish[0]) if isinstance(output, SparseOutput) else self._finish[0]
 
     def with_dense_gradients(self) -> "LanguageModel":
-        """Let no table's gradient hold rows alone: where every weight is drawn, all of them are needed. Returns self."""
+        """Let no table's gradient hold rows alone: where every weight is drawn, all are needed. Returns self."""
         self.embedding.sparse = False
         for layer in (self.output, *self._finish):
             if isinstance(layer, FlatOutput):

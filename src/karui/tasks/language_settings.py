@@ -134,7 +134,11 @@ class LanguageModelSettings(LayerSettings):
         for name in ("word_dropout", "input_dropout", "output_dropout"):
             _check(name, getattr(self, name), "in [0, 1)", 0 <= getattr(self, name) < 1)
         _check("embedding_dim", self.embedding_dim, ">= 0", self.embedding_dim >= 0)
-        fits = self.recurrent in ("lstm", "gru") and not (self.tied or self.embedding_dim) and self.layer_norm != "pre"
+        fits = (
+            self.recurrent in ("lstm", "gru")
+            and not (self.tied or self.embedding_dim)
+            and self.layer_norm != "pre"
+        )
         expected = "false, or lstm or gru with tied=false, embedding_dim=0 and no layer_norm=pre"
         _check("one_hot", self.one_hot, expected, fits or not self.one_hot)
         _check("num_samples", self.num_samples, ">= 1", self.num_samples >= 1)
