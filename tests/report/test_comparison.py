@@ -281,8 +281,9 @@ def test_a_loss_without_a_bound_is_told_and_does_not_press_the_others_flat():
     assert (
         text.count("- importance sampling: its estimate of Z holds the target only where it was drawn") == 1
     )
-    assert "Beyond the upper edge: importance sampling (up to 10,000)." in text
+    assert "Beyond the upper edge: importance sampling (up to 10,000.0)." in text
     assert perplexity_against_seconds(parts_of([*RECORDS, astray])[0]).startswith(b"\x89PNG")
+    assert "| 3e12 |" in page([*RECORDS, text_record("importance", 3.1e12, 150.0)])
 
 
 def test_without_records_there_is_no_page(tmp_path):

@@ -3,7 +3,7 @@
 Perplexities are those of the test part; a ratio above 1 means that the first of two methods is the worse one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ BENCH = "bench-output-cpu"
 FULL = "full"
 WITHOUT_TEXT = "lm1b"
 NOTHING = "–"
+ASTRAY = 1e6  # a perplexity that needs no more digits
 TITLES = {
     "full": "full softmax",
     "importance": "importance sampling",
@@ -138,9 +139,9 @@ def text_table(part: Part) -> Table:
         table.rows.append(
             [
                 TITLES[method],
-                _cell(part.value(method, "perplexity_at_time"), "{:.1f}", bold=method == best_time),
+                _cell(part.value(method, "perplexity_at_time"), perplexity, bold=method == best_time),
                 _cell(part.value(method, "tokens_at_time"), "{:,.0f}"),
-                _cell(part.value(method, "perplexity_at_tokens"), "{:.1f}", bold=method == best_tokens),
+                _cell(part.value(method, "perplexity_at_tokens"), perplexity, bold=method == best_tokens),
                 _cell(part.value(method, "cpu_seconds_at_tokens"), "{:.0f}"),
                 *_costs(part, method),
                 _cell(record.get("factor"), "{:.2g}"),
@@ -232,10 +233,15 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 9.995 else f"{value:.1f}"
 
 
-def _cell(value: float | None, form: str, *, bold: bool = False) -> str:
+def perplexity(value: float) -> str:
+    """One decimal; what has gone astray by its power of ten."""
+    return f"{value:,.1f}" if value < ASTRAY else f"{value:.0e}".replace("e+", "e")
+
+
+def _cell(value: float | None, form: str | Callable[[float], str], *, bold: bool = False) -> str:
     if value is None:
         return NOTHING
-    shown = form.format(value)
+    shown = form.format(value) if isinstance(form, str) else form(value)
     return f"**{shown}**" if bold else shown
 
 
