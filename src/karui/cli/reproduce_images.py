@@ -1,13 +1,11 @@
 """`karui reproduce sparse-images`: image networks, dense and sparse: trained, compacted into a file, tested."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from karui.cli.reproduce_rows import seconds_per_epoch
-from karui.cli.train import train_run
+from karui.cli.reproduce_rows import TRAINED_WITH, seconds_per_epoch, train_seeds
 from karui.files import atomic_write
 
 TABLE = "sparse-images"
@@ -16,7 +14,6 @@ FOLDER = "sparse_images"
 
 NETWORK_FILE = "network.safetensors"
 PICTURE = "size-against-quality.png"
-_TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
 
 
 def make_row(
@@ -35,14 +32,10 @@ def make_row(
         UserError: a run folder holds a run of other settings, or a compacted network answers otherwise.
     """
     made = []
-    for seed in seeds or row.seeds:
-        train = row.recipe.train
-        train = dataclasses.replace(
-            train, seed=seed, accelerator=accelerator, max_epochs=epochs or train.max_epochs
-        )
-        recipe = dataclasses.replace(row.recipe, train=train)
-        out = runs / f"{recipe.name}-seed{seed}"
-        made.append(record(recipe, train_run(recipe, out, quiet=quiet), out, results))
+    for recipe, found, out in train_seeds(
+        row.recipe, seeds or row.seeds, runs=runs, accelerator=accelerator, epochs=epochs, quiet=quiet
+    ):
+        made.append(record(recipe, found, out, results))
         draw(results / FOLDER)
     return made
 
@@ -68,7 +61,7 @@ def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict
         seed=recipe.train.seed,
         metrics=metrics,
         details={
-            **{name: found[name] for name in _TRAINED_WITH},  # the run's own: it may be older than this call
+            **{name: found[name] for name in TRAINED_WITH},
             "model": network_name(recipe.model),
             "method": recipe.sparse.method,
             "budget": {

@@ -1,16 +1,12 @@
 """`karui reproduce language-model`: the recipes of language models as they are, seed by seed."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from karui.cli.reproduce_rows import seconds_per_epoch
-from karui.cli.train import train_run
+from karui.cli.reproduce_rows import TRAINED_WITH, recorded_metrics, train_seeds
 
 TABLE = "language-model"
-_KEPT = ("parameters", "best_epoch", "train_minutes")
-_TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
 
 
 def make_row(
@@ -28,16 +24,10 @@ def make_row(
     Raises:
         UserError: a run folder holds a run of other settings.
     """
-    made = []
-    for seed in seeds or row.seeds:
-        train = row.recipe.train
-        train = dataclasses.replace(
-            train, seed=seed, accelerator=accelerator, max_epochs=epochs or train.max_epochs
-        )
-        recipe = dataclasses.replace(row.recipe, train=train)
-        out = runs / f"{recipe.name}-seed{seed}"
-        made.append(record(recipe, train_run(recipe, out, quiet=quiet), out, results))
-    return made
+    trained = train_seeds(
+        row.recipe, seeds or row.seeds, runs=runs, accelerator=accelerator, epochs=epochs, quiet=quiet
+    )
+    return [record(recipe, found, out, results) for recipe, found, out in trained]
 
 
 def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict[str, Any]:
@@ -45,12 +35,7 @@ def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict
     from karui.recipes.base import to_dict
     from karui.report.records import write_record
 
-    metrics = {
-        name: value
-        for name, value in found["metrics"].items()
-        if name.startswith(("test_", "valid_")) or name in _KEPT
-    }
-    metrics["seconds_per_epoch"] = seconds_per_epoch(out / "metrics.jsonl")
+    metrics = recorded_metrics(found, out)
     model, train = recipe.model, recipe.train
     path = write_record(
         results,
@@ -61,7 +46,7 @@ def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict
         seed=train.seed,
         metrics=metrics,
         details={
-            **{name: found[name] for name in _TRAINED_WITH},  # the run's own: it may be older than this call
+            **{name: found[name] for name in TRAINED_WITH},
             "layer": {
                 "recurrent": model.recurrent,
                 "hidden_size": model.hidden_size,

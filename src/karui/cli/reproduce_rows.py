@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +23,10 @@ TABLES = {
 """Name of a table -> module of `karui.recipes` with its `ROWS` and `DEFAULT_ROWS`."""
 
 SEARCH_FILE = "search.json"
+TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
+"""What a record takes from a run's `results.json` where the run may be older than the call that records it."""
+
+_KEPT = ("parameters", "best_epoch", "train_minutes")
 
 
 def rows_of(table: str, row: str | None) -> dict[str, Any]:
@@ -61,15 +65,38 @@ def make_row(
         row.recipe, train=dataclasses.replace(row.recipe.train, accelerator=accelerator)
     )
     chosen = search(base, row.search, runs / f"{base.name}-search", quiet=quiet)
-    made = []
-    for seed in seeds or row.seeds:
-        recipe = _with(base, chosen["values"])
-        train = dataclasses.replace(recipe.train, seed=seed, max_epochs=epochs or recipe.train.max_epochs)
-        recipe = dataclasses.replace(recipe, train=train)
-        out = runs / f"{recipe.name}-seed{seed}"
-        results_of_run = train_run(recipe, out, quiet=quiet)
-        made.append(_record(recipe, row.search, chosen, out, results_of_run, results))
-    return made
+    trained = train_seeds(
+        _with(base, chosen["values"]),
+        seeds or row.seeds,
+        runs=runs,
+        accelerator=accelerator,
+        epochs=epochs,
+        quiet=quiet,
+    )
+    return [_record(recipe, row.search, chosen, out, found, results) for recipe, found, out in trained]
+
+
+def train_seeds(
+    recipe: Any, seeds: Sequence[int], *, runs: Path, accelerator: str, epochs: int | None, quiet: bool
+) -> Iterator[tuple[Any, dict[str, Any], Path]]:
+    """Train a recipe for each seed in turn; yields its recipe, `results.json` and run folder."""
+    for seed in seeds:
+        train = dataclasses.replace(
+            recipe.train, seed=seed, accelerator=accelerator, max_epochs=epochs or recipe.train.max_epochs
+        )
+        own = dataclasses.replace(recipe, train=train)
+        out = runs / f"{own.name}-seed{seed}"
+        yield own, train_run(own, out, quiet=quiet), out
+
+
+def recorded_metrics(found: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Scores of both parts, size and times of a finished run, whose `results.json` is `found`."""
+    metrics = {
+        name: value
+        for name, value in found["metrics"].items()
+        if name.startswith(("test_", "valid_")) or name in _KEPT
+    }
+    return {**metrics, "seconds_per_epoch": seconds_per_epoch(out / "metrics.jsonl")}
 
 
 def search(base: Any, settings: Any, folder: Path, *, quiet: bool) -> dict[str, Any]:
@@ -148,13 +175,7 @@ def _record(
 ) -> dict[str, Any]:
     from karui.report.records import write_record
 
-    kept = {"parameters", "best_epoch", "train_minutes"}
-    metrics = {
-        name: value
-        for name, value in made["metrics"].items()
-        if name.startswith(("test_", "valid_")) or name in kept
-    }
-    metrics["seconds_per_epoch"] = seconds_per_epoch(out / "metrics.jsonl")
+    metrics = recorded_metrics(made, out)
     path = write_record(
         results,
         task=recipe.task,
