@@ -149,9 +149,7 @@ class VariationalWeight(SparseWeight):
         if rows is not None:
             weight, log_sigma2 = weight[rows], log_sigma2[rows]
         drawn = torch.addcmul(weight, torch.exp(0.5 * log_sigma2), torch.randn_like(weight))
-        for gate, division in self.own_gates():
-            drawn = drawn * division.spread(gate.sample(rows))
-        return self._scaled(drawn, shared)
+        return self._scaled(drawn, rows, shared)
 
     @property
     def has_local(self) -> bool:

@@ -121,12 +121,12 @@ class SparseWeight(nn.Module):
 
         shared: what the layer's gates drew for this step; without it each is drawn here.
         """
-        drawn = weight if rows is None else weight[rows]
+        return self._scaled(weight if rows is None else weight[rows], rows, shared)
+
+    def _scaled(self, drawn: Tensor, rows: Tensor | None, shared: Mapping[Gate, Tensor] | None) -> Tensor:
+        """`drawn`, the weight or its given rows, times a draw of every gate that scales it."""
         for gate, division in self.own_gates():
             drawn = drawn * division.spread(gate.sample(rows)).to(drawn.dtype)
-        return self._scaled(drawn, shared)
-
-    def _scaled(self, drawn: Tensor, shared: Mapping[Gate, Tensor] | None) -> Tensor:
         for gate, division, scales in self._shared:
             if scales:
                 factor = gate.sample() if shared is None else shared[gate]
