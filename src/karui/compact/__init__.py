@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from karui.compact.build import Compacted, compact
     from karui.compact.choose import Wish
     from karui.compact.convert import to_spec
-    from karui.compact.module_file import load_compacted, save_compacted
-    from karui.compact.module_report import Compaction
-    from karui.compact.modules import compact_module
+    from karui.compact.modules.compact import compact_module
+    from karui.compact.modules.file import load_compacted, save_compacted
+    from karui.compact.modules.report import Compaction
     from karui.compact.prove import Proof, prove
     from karui.compact.shrink import shrink
 
@@ -33,14 +33,14 @@ __all__ = [
 
 _HOMES = {
     "Compacted": "karui.compact.build",
-    "Compaction": "karui.compact.module_report",
+    "Compaction": "karui.compact.modules.report",
     "Proof": "karui.compact.prove",
     "Wish": "karui.compact.choose",
     "compact": "karui.compact.build",
-    "compact_module": "karui.compact.modules",
-    "load_compacted": "karui.compact.module_file",
+    "compact_module": "karui.compact.modules.compact",
+    "load_compacted": "karui.compact.modules.file",
     "prove": "karui.compact.prove",
-    "save_compacted": "karui.compact.module_file",
+    "save_compacted": "karui.compact.modules.file",
     "shrink": "karui.compact.shrink",
     "to_spec": "karui.compact.convert",
 }

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from karui.compact.module_report import Compaction
-from karui.compact.modules import compact_module
+from karui.compact.modules.compact import compact_module
+from karui.compact.modules.report import Compaction
 from karui.compact.sparse_tensors import encode_tensors
 from karui.sparse import harden
 

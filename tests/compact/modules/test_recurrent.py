@@ -8,8 +8,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import karui
 from karui.compact import compact_module
-from karui.compact.module_plain import SelectInput, UnevenRecurrence, reversed_rows
-from tests.compact.user_models import compacted, drop_columns, drop_rows, prune, randomise
+from karui.compact.modules.plain import SelectInput, UnevenRecurrence, reversed_rows
+from tests.compact.modules.user_models import compacted, drop_columns, drop_rows, prune, randomise
 
 KINDS = [nn.LSTM, nn.GRU, karui.LSTM, karui.GRU]
 

@@ -10,8 +10,8 @@ from torch import fx, nn
 
 from karui.compact import compact_module, load_compacted, save_compacted
 from karui.errors import UserError
-from tests.compact.test_modules_recurrent import IDS, LENGTHS, Tagger
-from tests.compact.user_models import Chain, ConvNet, drop_columns, prune, randomise
+from tests.compact.modules.test_recurrent import IDS, LENGTHS, Tagger
+from tests.compact.modules.user_models import Chain, ConvNet, drop_columns, prune, randomise
 
 
 def models():

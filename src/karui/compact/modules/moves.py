@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from karui.compact.module_features import Features, Size, at_positions, find_axis, kept, position_tensor
+from karui.compact.modules.features import Features, Size, at_positions, find_axis, kept, position_tensor
 
 MOVES = frozenset(
     {

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from karui.compact.module_layers import Built
-from karui.compact.module_plan import Analysis, Part, joined
+from karui.compact.modules.layers import Built
+from karui.compact.modules.plan import Analysis, Part, joined
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils import rnn
 
-from karui.compact.module_moves import MOVES
+from karui.compact.modules.moves import MOVES
 
 ELEMENTWISE = frozenset(
     {

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from karui.compact import compact_module
-from karui.compact.module_plain import SelectInput, SharedRows
+from karui.compact.modules.plain import SelectInput, SharedRows
 from karui.errors import UserError
-from tests.compact.user_models import Chain, ConvNet, compacted, drop_columns, drop_rows, randomise
+from tests.compact.modules.user_models import Chain, ConvNet, compacted, drop_columns, drop_rows, randomise
 
 
 def test_units_that_nobody_reads_and_inputs_without_a_reader_go():

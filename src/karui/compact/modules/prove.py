@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from karui.compact.module_trace import same, tensors_of
+from karui.compact.modules.trace import same, tensors_of
 from karui.errors import UserError
 
 Sample = tuple[tuple, Mapping[str, Any]]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
-from karui.compact.module_features import Atoms, Features, Packed, Value
-from karui.compact.module_layers import Built, LayerRule, array, chosen_columns, with_selection
-from karui.compact.module_names import name_of
-from karui.compact.module_rules import Walk, features_in
+from karui.compact.modules.features import Atoms, Features, Packed, Value
+from karui.compact.modules.layers import Built, LayerRule, array, chosen_columns, with_selection
+from karui.compact.modules.names import name_of
+from karui.compact.modules.rules import Walk, features_in
 from karui.compact.reach import GRU_CANDIDATE, GRU_RESET, LSTM_CANDIDATE, reachable
 from karui.nn.gru import GRU
 from karui.nn.lstm import LSTM

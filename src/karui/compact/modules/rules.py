@@ -1,7 +1,7 @@
 """What each call of a graph does to the features of its inputs.
 
-Calls that act on every feature by itself pass features on; calls that move them are in `module_moves`; layers are in
-`module_layers` and `module_recurrent`. Whatever is not known here is a barrier: it keeps all features of what it reads.
+Calls that act on every feature by itself pass features on; calls that move them are in `moves`; layers are in
+`layers` and `recurrent`. Whatever is not known here is a barrier: it keeps all features of what it reads.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from karui.compact import module_moves
-from karui.compact.module_features import Atoms, Features, Packed, Shape, Size, Value, without_constants
-from karui.compact.module_names import (
+from karui.compact.modules import moves
+from karui.compact.modules.features import Atoms, Features, Packed, Shape, Size, Value, without_constants
+from karui.compact.modules.names import (
     BINARY,
     ELEMENTWISE,
     HARMLESS,
@@ -24,7 +24,7 @@ from karui.compact.module_names import (
     in_place,
     name_of,
 )
-from karui.compact.module_trace import Traced, has_hooks
+from karui.compact.modules.trace import Traced, has_hooks
 
 
 def features_in(value: Value) -> Iterator[Features]:
@@ -46,7 +46,7 @@ class Walk:
     ) -> None:
         self.traced, self.atoms, self.values = traced, atoms, traced.values
         self.found: dict[fx.Node, Value] = {}
-        self.moves: list[module_moves.Move] = []
+        self.moves: list[moves.Move] = []
         self._order = {node: place for place, node in enumerate(traced.graph.nodes)}
         for node in traced.graph.nodes:
             self.found[node] = self._visit(node, call_layer)
@@ -113,7 +113,7 @@ class Walk:
             return self.barrier(node)
         if name in ELEMENTWISE and source is not None and len(node.all_input_nodes) == 1:
             return self._unary(
-                source, lambda x: module_moves.run(node, (x, *node.args[1:]), node.kwargs, _no, node.target)
+                source, lambda x: moves.run(node, (x, *node.args[1:]), node.kwargs, _no, node.target)
             )
         if name in BINARY and "out" not in node.kwargs:
             return self._binary(node, name)
@@ -123,7 +123,7 @@ class Walk:
             if node.kwargs.get("return_indices"):
                 return self.barrier(node)
             return self._pool(node, source, name)
-        if name in module_moves.MOVES:
+        if name in moves.MOVES:
             return self._move(node, name)
         return self.barrier(node)
 
@@ -241,7 +241,7 @@ class Walk:
                 return self.barrier(node)
         elif len(inputs) != 1:
             return self.barrier(node)
-        move = module_moves.analyse_move(node, name, inputs, self.values, module or node.target)
+        move = moves.analyse_move(node, name, inputs, self.values, module or node.target)
         if move is None:
             return self.barrier(node)
         for size in sizes:
@@ -254,7 +254,7 @@ class Walk:
 
     def _join(self, node: fx.Node, name: str, inputs: dict[fx.Node, Features]) -> bool:
         """Give parts without features kept ones, merge those that come to lie on each other."""
-        axis = module_moves.join_axis(node, self.values)
+        axis = moves.join_axis(node, self.values)
         first = next(iter(inputs.values()))
         parts: Any = node.args[0] if node.args else node.kwargs["tensors"]
         if len(set(parts)) != len(parts):

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 import karui
 from karui.compact import compact_module
 from karui.sparse import SparseVariationalDropout, sparsify
-from tests.compact.user_models import Chain, compacted, drop_columns, drop_rows, prune, randomise
+from tests.compact.modules.user_models import Chain, compacted, drop_columns, drop_rows, prune, randomise
 
 
 class Twice(nn.Module):

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from karui.compact.module_plan import Part, apply
-from karui.compact.module_report import Compaction, Layer
-from karui.compact.modules import as_template
+from karui.compact.modules.compact import as_template
+from karui.compact.modules.plan import Part, apply
+from karui.compact.modules.report import Compaction, Layer
 from karui.errors import UserError
 from karui.files import atomic_write
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
-from karui.compact.module_features import Atoms, Features, Value
-from karui.compact.module_rules import Walk
+from karui.compact.modules.features import Atoms, Features, Value
+from karui.compact.modules.rules import Walk
 
 # A gather of k columns costs about as much as this many multiplications each.
 _SELECT_COST = 8

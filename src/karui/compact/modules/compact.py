@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from karui.compact.module_plan import Analysis, analyse, apply, joined, load_arrays
-from karui.compact.module_prove import answers, check, worst_difference
-from karui.compact.module_report import report
-from karui.compact.module_trace import has_hooks, trace
+from karui.compact.modules.plan import Analysis, analyse, apply, joined, load_arrays
+from karui.compact.modules.prove import answers, check, worst_difference
+from karui.compact.modules.report import report
+from karui.compact.modules.trace import has_hooks, trace
 from karui.errors import UserError
 
 TOLERANCE = 1e-5

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from karui.compact.module_features import Atoms, Features, Size, Value
-from karui.compact.module_layers import Built, LayerRule, rule_for
-from karui.compact.module_moves import Edit, edited, make_edit, still_right
-from karui.compact.module_plain import make
-from karui.compact.module_recurrent import RecurrentRule, plain_recurrent
-from karui.compact.module_rules import Walk, features_in
-from karui.compact.module_trace import Traced, graph_of, has_hooks, signature
+from karui.compact.modules.features import Atoms, Features, Size, Value
+from karui.compact.modules.layers import Built, LayerRule, rule_for
+from karui.compact.modules.moves import Edit, edited, make_edit, still_right
+from karui.compact.modules.plain import make
+from karui.compact.modules.recurrent import RecurrentRule, plain_recurrent
+from karui.compact.modules.rules import Walk, features_in
+from karui.compact.modules.trace import Traced, graph_of, has_hooks, signature
 from karui.errors import UserError
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from karui.compact import compact_module
-from karui.compact.module_prove import answers, worst_difference
+from karui.compact.modules.prove import answers, worst_difference
 
 
 def randomise(model, seed=0):
