@@ -88,12 +88,10 @@ def hold(task: Any) -> None:
         from karui.compact.measure import bytes_of_task
 
         measure = bytes_of_task(task)
-    elif kind == "flops" and hasattr(task, "example"):
-        from karui.compact.images import image_flops
-
-        measure = image_flops(task.example)
     elif kind == "flops":
-        from karui.sparse.flops import flops_of_step as measure
+        from karui.sparse.flops import FlopCount
+
+        measure = task.flops if hasattr(task, "flops") else FlopCount.of_step(task.model)
     task.hold(measure)
 
 

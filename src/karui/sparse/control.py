@@ -3,7 +3,8 @@
 While the model trains, a constraint holds its expected density near a path that falls from one to the target. What is
 evaluated and kept is projected: exactly as many weights as the target allows, those with the highest scores.
 
-s expected density: expected kept weights / weights that can be pruned; t the path; r progress of the run in [0, 1].
+s expected density: expected kept weights / weights that can be pruned, or for a target of FLOPs the expected FLOPs / the
+dense ones; t the path; r progress of the run in [0, 1].
 """
 
 import contextlib
@@ -16,7 +17,15 @@ from torch import Tensor, nn
 from karui.errors import UserError
 from karui.sparse.fitting import largest_fitting
 from karui.sparse.gate import Cut
-from karui.sparse.measures import density, expected_density, harden, penalty, prunable_parameters
+from karui.sparse.flops import FlopCount
+from karui.sparse.measures import (
+    density,
+    expected_density,
+    harden,
+    penalty,
+    prunable_parameters,
+    sparse_layers,
+)
 from karui.sparse.projection import Projection, project, release
 from karui.targets import Target, parse_size
 
@@ -51,9 +60,8 @@ class Lagrangian:
         self.rate, self.quadratic = rate, quadratic
         self.multiplier = torch.zeros((), dtype=torch.float64)
 
-    def term(self, model: nn.Module, path: float, passed: float) -> Tensor:
-        """Nats to add to the loss at a density `path`, after a share `passed` of the run since the last term."""
-        share = expected_density(model)
+    def term(self, share: Tensor, path: float, passed: float) -> Tensor:
+        """Nats to add to the loss where s is `share` and t `path`, after a share `passed` of the run since the last."""
         excess = share / path - 1.0
         l1 = self.multiplier.to(device=excess.device)
         above = excess.detach().double()
@@ -70,8 +78,9 @@ class Control:
     model: what `sparsify` returned. method: "l0" and "vd" are held by a Lagrangian term of the loss, "vd" beside
     `KL_SHARE` of its KL / num_examples, ramped up to `end`; "magnitude" by a schedule (Zhu and Gupta 2017, 1710.01878,
     equation 1: the density falls by a cubic from 1 at the share `begin` of the run to the target at `end`), which is
-    the path of the others too. measure: bytes or FLOPs of the model as it is deployed, for these targets. rate: of the
-    multiplier, in nats a run.
+    the path of the others too. measure: bytes or FLOPs of the model as it is deployed, for these targets; where that is
+    a `FlopCount`, the Lagrangian holds the expected FLOPs, and embeddings, which cost none, are not pruned for it.
+    rate: of the multiplier, in nats a run.
 
     Raises UserError where the model cannot come so low, saying what is reachable, ValueError on arguments out of range.
     """
@@ -98,7 +107,11 @@ class Control:
         self.begin, self.end = begin, end
         self.kl_share = KL_SHARE / num_examples if method == "vd" else 0.0
         self.term = None if method == "magnitude" else Lagrangian(rate=rate)
-        self.prunable = prunable_parameters(model)
+        self.flops = measure if isinstance(measure, FlopCount) and target.kind == "flops" else None
+        self.leave = frozenset() if self.flops is None else self.flops.free_layers(model)
+        self.prunable = sum(
+            prunable_parameters(layer) for name, layer in sparse_layers(model) if name not in self.leave
+        )
         self.reached = math.nan  # bytes or FLOPs of the last projection
         self.keep = self._first_keep()
         self._progress, self._renewed = 0.0, -1.0
@@ -112,17 +125,25 @@ class Control:
         """
         passed, self._progress = progress - self._progress, progress
         if self.term is not None:
-            found = self.term.term(self.model, self.path(progress), passed)
+            found = self.term.term(self._share(), self.path(progress), passed)
             ramp = min(progress / self.end, 1.0)
             return found + penalty(self.model) * (self.kl_share * ramp) if self.kl_share else found
         if math.floor(progress * RENEWALS) > math.floor(self._renewed * RENEWALS):
             self._renewed = progress
-            project(self.model, keep=round(self.path(progress) * self.prunable))
+            project(self.model, keep=round(self.path(progress) * self.prunable), leave=self.leave)
         return None
 
+    def _share(self) -> Tensor:
+        """What the Lagrangian holds."""
+        if self.flops is None:
+            return expected_density(self.model)
+        return self.flops.expected(self.model) / self.flops.dense
+
     def path(self, progress: float) -> float:
-        """The density wanted at a share of the run."""
+        """The density (share of FLOPs) wanted at a share of the run."""
         goal = max(self.keep, 1) / self.prunable
+        if self.flops is not None and self.term is not None:
+            goal = min(self.target.value / self.flops.dense, 1.0)
         left = 1.0 - min(max((progress - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return goal + (1.0 - goal) * left**3
 
@@ -130,7 +151,7 @@ class Control:
 
     def project(self) -> int:
         """Prune exactly to the final target, by the scores as they are now; returns the number of weights kept."""
-        projection = Projection(self.model)
+        projection = Projection(self.model, leave=self.leave)
         if self.measure is not None and self.target.kind in MEASURED:
             self.keep = max(self._fitting(projection, self.keep), 0)
         return projection.keep(self.keep)
@@ -177,7 +198,7 @@ class Control:
                 )
             return min(int(value) - stored, self.prunable)
         try:
-            projection = Projection(self.model)
+            projection = Projection(self.model, leave=self.leave)
             found = self._fitting(projection, int(self.prunable * GUESS))
             if found < 0:
                 projection.keep(0)
@@ -200,6 +221,8 @@ class Control:
         if self.term is not None:
             found["expected_density"] = float(expected_density(self.model))
             found["multiplier"] = float(self.term.multiplier)
+            if self.flops is not None:
+                found["expected_flops"] = float(self.flops.expected(self.model))
         return found
 
     # For exact resumption.

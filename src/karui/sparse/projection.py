@@ -42,12 +42,13 @@ class Projection:
     """All scores of a model, sorted once; then any number of weights can be asked for."""
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, *, leave: frozenset[str] = frozenset()) -> None:
+        """leave: names of sparse layers that stay as they are and do not count."""
+        self.layers = [(name, layer) for name, layer in sparse_layers(model) if name not in leave]
         self.units: list[_Units] = []
         self.weights: list[_Weight] = []
         position: dict[int, int] = {}
-        for name, layer in sparse_layers(model):
+        for name, layer in self.layers:
             zero_rows = [state.zero_row for _, _, state in layer.states()]
             for score, cut, division in layer.ranked():
                 score = score.detach().double()
@@ -88,9 +89,9 @@ class Projection:
             self._trim(count, float(self.levels[first]))
         else:
             self._set(self._fill(self._down_to(first), count))
-        for _, layer in sparse_layers(self.model):
+        for _, layer in self.layers:
             layer.renew()
-        return kept_parameters(self.model)
+        return sum(kept_parameters(layer) for _, layer in self.layers)
 
     def _down_to(self, levels: int) -> list[int]:
         """How many units of each array reach the score at that position of all scores."""
@@ -179,14 +180,15 @@ def _with_more(opened: list[int], owners: Tensor) -> list[int]:
     return [now + extra for now, extra in zip(opened, more, strict=True)]
 
 
-def project(model: nn.Module, *, keep: int) -> int:
+def project(model: nn.Module, *, keep: int, leave: frozenset[str] = frozenset()) -> int:
     """Make the deployed model keep `keep` of the weights that could be pruned; returns how many it keeps.
 
     Exactly that many where single weights have gates (or the model has no more), else as many as whole units allow but
     never more. The cuts stay until the next projection or `release`; they are part of the state dict. Masks of
-    `MagnitudePruning` are renewed. Raises ValueError where a score is not a number or keep is negative.
+    `MagnitudePruning` are renewed. leave: names of sparse layers that stay as they are and do not count.
+    Raises ValueError where a score is not a number or keep is negative.
     """
-    return Projection(model).keep(keep)
+    return Projection(model, leave=leave).keep(keep)
 
 
 def project_where(model: nn.Module, fits: Callable[[], bool], *, tolerance: float = 0.0) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from karui.errors import UserError
-from karui.sparse import density, expected_density, sparse_layers
+from karui.sparse import sparse_layers
 from karui.sparse.control import Control
 from karui.targets import Target
 from karui.tasks.image_models import WideResNet
@@ -70,45 +70,6 @@ def _usual_groups(method: str, layer: nn.Module) -> tuple[str, ...]:
     if method != "l0":
         return ("weight",)
     return ("output",) if isinstance(layer, nn.Conv2d) else ("input",)
-
-
-class FlopCount:
-    """FLOPs of one image, two a weight and use, of the linear and convolution layers of a network.
-
-    Built from the dense network; afterwards it tells what share of its FLOPs a sparse version of it has.
-    """
-
-    @torch.no_grad()
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
-        self.layers: dict[str, float] = {}
-        """Dense FLOPs by the name of the layer."""
-        handles = []
-        for name, layer in network.named_modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-
-                def add(layer: nn.Module, _: object, output: Tensor, name: str = name) -> None:
-                    weight = layer.get_parameter("weight")
-                    self.layers[name] = 2.0 * weight.numel() * output.numel() / weight.shape[0]
-
-                handles.append(layer.register_forward_hook(add))
-        was_training = network.training
-        network.eval()(example)
-        network.train(was_training)
-        for handle in handles:
-            handle.remove()
-
-    @torch.no_grad()
-    def shares(self, model: nn.Module) -> dict[str, float]:
-        """FLOPs of kept weights over dense ones, as deployed and as expected; each layer by its own gates alone."""
-        left, expected = dict(self.layers), dict(self.layers)
-        for name, layer in sparse_layers(model):
-            left[name] *= density(layer)
-            expected[name] *= float(expected_density(layer))
-        total = sum(self.layers.values())
-        return {
-            "flops_share": sum(left.values()) / total,
-            "expected_flops_share": sum(expected.values()) / total,
-        }
 
 
 class LayerControls:

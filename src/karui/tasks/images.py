@@ -16,9 +16,10 @@ from karui.data.cifar import load_cifar
 from karui.data.mnist import load_mnist
 from karui.errors import UserError
 from karui.sparse.control import Control
+from karui.sparse.flops import FlopCount
 from karui.tasks.image_models import build_network
 from karui.tasks.image_settings import ImageData, ImageModel, ImageSparse
-from karui.tasks.image_sparsity import FlopCount, LayerControls, make_layers_sparse
+from karui.tasks.image_sparsity import LayerControls, make_layers_sparse
 from karui.tasks.sequence_task import SequenceTask
 
 EVALUATION_IMAGES = 500

@@ -1,0 +1,87 @@
+"""Which layer reads exactly what another one makes: there a unit that is dead on one side costs nothing on the other."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from karui.sparse.layers import SparseLayer
+
+# Channel by channel: what is constant in one channel stays constant there and reaches no other.
+CHANNELWISE = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Hardtanh,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Softplus,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+)
+
+
+class Link(NamedTuple):
+    """`reader` reads the outputs of `source` alone: `each` of its columns in a row belong to one output."""
+
+    source: str
+    reader: str
+    each: int
+
+
+def chains(model: nn.Module) -> list[Link]:
+    """Links of Linear and Conv layers (sparse or not) that follow each other in one `nn.Sequential`, from front to back.
+
+    Between two there may be activations, dropout, pooling, batch norms, and a Flatten of all axes but the batch.
+    Anything else, and every layer outside of a Sequential, ends a chain: what reads it is not known.
+    """
+    return [link for name, part in model.named_modules() for link in _links(name, part)]
+
+
+def _links(prefix: str, sequential: nn.Module) -> Iterator[Link]:
+    if type(sequential) is not nn.Sequential:
+        return
+    source, is_flat = "", False
+    layers: dict[str, nn.Module] = {}
+    for child, module in sequential.named_children():
+        name = f"{prefix}.{child}".lstrip(".")
+        layer = module.base if isinstance(module, SparseLayer) else module
+        if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+            is_flat = True
+        elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            if source:
+                each = _columns_each(layers[source], layer, is_flat=is_flat)
+                if each:
+                    yield Link(source, name, each)
+            layers[name], source, is_flat = layer, name, False
+        elif not isinstance(layer, CHANNELWISE):
+            source = ""
+
+
+def _columns_each(source: nn.Module, reader: nn.Module, *, is_flat: bool) -> int:
+    """Columns of the reader's weight that belong to one row of the source's; 0 where they are not told apart."""
+    rows, columns = source.get_parameter("weight").shape[0], reader.get_parameter("weight").shape[1]
+    if isinstance(reader, nn.Conv1d | nn.Conv2d):
+        is_plain = reader.groups == 1 and type(reader) is type(source) and not is_flat
+        return int(is_plain and rows == columns)
+    if isinstance(source, nn.Linear):
+        return int(rows == columns)
+    return columns // rows if is_flat and columns % rows == 0 else 0
