@@ -203,7 +203,7 @@ class VariationalWeight(SparseWeight):
             input = input * column.sample(shape=shape).view(*input.shape[:2], *tail)  # noqa: A001
         mean = product(input, weight, None if isinstance(row, Gate) else bias)
         variance = product(input * input, torch.exp(self.log_sigma2), None)
-        drawn = mean + torch.sqrt(variance + 1e-8) * torch.randn_like(mean)
+        drawn = mean + torch.sqrt(variance + 1e-8) * _noise_like(mean)
         if not isinstance(row, Gate):
             return drawn
         drawn = drawn * row.sample(shape=shape).view(*drawn.shape[:2], *tail)
@@ -224,3 +224,13 @@ class VariationalWeight(SparseWeight):
             weight, log_sigma2 = weight[rows], log_sigma2[rows]
         score = -log_alpha(weight, log_sigma2)
         return self.element.select(score, score > -self.threshold, self.elements, rows)
+
+
+def _noise_like(mean: Tensor) -> Tensor:
+    """Standard normal noise in the order of the tensor's memory; `randn_like` takes eight times as long where that is
+    channels_last (33 against 4 ms for 100 images of 20 by 24 by 24).
+    """
+    if mean.dim() != 4 or mean.is_contiguous() or not mean.is_contiguous(memory_format=torch.channels_last):
+        return torch.randn_like(mean)
+    B, C, H, W = mean.shape
+    return torch.randn(B, H, W, C, dtype=mean.dtype, device=mean.device).permute(0, 3, 1, 2)
