@@ -131,10 +131,28 @@ void linear_backward(const PyLinearSizes& s, bool f64, nb::tuple p) {
     }
 }
 
-double variational_kl(int64_t n, int threads, bool f64, Address weight, Address log_sigma2, Address grad_w, Address grad_s) {
+double kl_value(int64_t n, int threads, bool f64, Address weight, Address log_sigma2) {
     nb::gil_scoped_release free;
-    if (f64) return kl().f64(n, threads, at<const double>(weight), at<const double>(log_sigma2), at<double>(grad_w), at<double>(grad_s));
-    return kl().f32(n, threads, at<const float>(weight), at<const float>(log_sigma2), at<float>(grad_w), at<float>(grad_s));
+    if (f64) return kl().value_f64(n, threads, at<const double>(weight), at<const double>(log_sigma2));
+    return kl().value_f32(n, threads, at<const float>(weight), at<const float>(log_sigma2));
+}
+
+template <typename R>
+KlGradient<R> kl_arrays(nb::tuple p) {
+    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
+    return {at<const R>(a(0)), at<const R>(a(1)), at<R>(a(2)), at<R>(a(3))};
+}
+
+void kl_gradient(int64_t n, int threads, bool f64, double scale, nb::tuple p) {
+    if (f64) {
+        auto arrays = kl_arrays<double>(p);
+        nb::gil_scoped_release free;
+        kl().gradient_f64(n, threads, scale, arrays);
+    } else {
+        auto arrays = kl_arrays<float>(p);
+        nb::gil_scoped_release free;
+        kl().gradient_f32(n, threads, scale, arrays);
+    }
 }
 
 }  // namespace
@@ -147,6 +165,7 @@ void bind_kernels(nb::module_& m) {
     nb::class_<PyLinearSizes>(m, "LinearSizes").def(nb::init<int64_t, int64_t, int64_t, int64_t, int>());
     m.def("linear_forward", &linear_forward, "sizes, float64, addresses of LinearForward");
     m.def("linear_backward", &linear_backward, "sizes, float64, addresses of LinearBackward");
-    m.def("variational_kl", &variational_kl, "n, threads, float64, addresses: weight, log_sigma2, grad_weight, grad_log_sigma2");
+    m.def("kl_value", &kl_value, "n, threads, float64, addresses: weight, log_sigma2");
+    m.def("kl_gradient", &kl_gradient, "n, threads, float64, scale, addresses of KlGradient");
     m.def("isa", [] { return best_isa() == Isa::avx512 ? "avx512" : best_isa() == Isa::avx2 ? "avx2" : "generic"; });
 }
