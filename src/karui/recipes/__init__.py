@@ -7,7 +7,7 @@ from typing import Any
 from karui.errors import UserError
 
 # The modules that hold recipes; none of them may import torch.
-_MODULES = ("classification", "pixels", "images", "music", "synthetic", "language")
+_MODULES = ("classification", "imdb_sparse", "pixels", "images", "music", "synthetic", "language")
 
 
 def names() -> list[str]:
