@@ -91,11 +91,11 @@ def test_magnitude_follows_the_cubic_schedule_and_keeps_learning():
 
 
 def test_the_multiplier_rises_above_the_target_and_restarts_below():
-    model, lagrangian = toy("l0"), Lagrangian(rate=100.0)
+    share, lagrangian = expected_density(toy("l0")), Lagrangian(rate=100.0)
     for _ in range(3):
-        lagrangian.term(model, 0.1, 0.01)
+        lagrangian.term(share, 0.1, 0.01)
     assert float(lagrangian.multiplier) == pytest.approx(3.0)  # the excess counts as 1 at most
-    lagrangian.term(model, 0.999, 0.01)
+    lagrangian.term(share, 0.999, 0.01)
     assert float(lagrangian.multiplier) == 0.0
 
 
@@ -104,7 +104,7 @@ def test_the_gradient_closes_gates_above_the_target_and_opens_them_below():
     for path, sign in ((0.5, 1.0), (0.999, -1.0)):
         for parameter in gate_parameters(model):
             parameter.grad = None
-        lagrangian.term(model, path, 0.0).backward()
+        lagrangian.term(expected_density(model), path, 0.0).backward()
         grads = torch.cat([p.grad.flatten() for p in gate_parameters(model) if p.grad is not None])
         assert bool((grads * sign > 0).all())
 
@@ -162,10 +162,9 @@ def test_flops_are_met_and_never_above(method):
     control = Control(model, Target(flops=300), method=method, measure=flops_of_step)
     train(model, control, last=20)
     with control.deployed():
-        assert 0.97 * 300 <= flops_of_step(model) <= 300
-        status = control.status()
-    assert status["flops"] == flops_of_step(copy.deepcopy(model)) or status["flops"] <= 300
-    assert status["density"] == pytest.approx(150 / 800, rel=0.03)
+        # A weight of the last layer that goes takes up to 24 of the first with it, 48 FLOPs.
+        assert 252 <= flops_of_step(model) <= 300
+        assert control.status()["flops"] == flops_of_step(harden(model)) == flops_of_step(model)
 
 
 def test_a_target_that_groups_allow_only_below():
@@ -196,8 +195,3 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="begin and end"):
         Control(model, Target(density=0.1), method="l0", begin=0.7, end=0.6)
     assert math.isnan(Control(model, Target(density=0.1), method="l0").reached)
-
-
-def test_flops_refuse_convolutions():
-    with pytest.raises(TypeError, match="0 is a convolution"):
-        flops_of_step(nn.Sequential(nn.Conv1d(1, 1, 1)))

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
 
+from karui.errors import UserError
 from karui.nn.statistical import StatisticalRecurrentUnit
 from karui.sparse import (
     METHODS,
@@ -216,28 +217,36 @@ def learn(model, control, loss):
         optimizer.step()
 
 
+def convolutional():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 24, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(24, 32), nn.ReLU(), nn.Linear(32, 4),
+    )  # fmt: skip
+
+
 def convolutional_loss(model):
-    x = torch.randn(16, 1, 12, 12)
-    return F.mse_loss(model(x)[:, 0], x[:, 0, :6].mean((1, 2)))
+    x = torch.randn(16, 1, 6, 6)
+    return F.mse_loss(model(x)[:, 0], x[:, 0, :3].mean((1, 2)))
 
 
 @pytest.mark.parametrize(
     ("method", "groups"),
-    [("l0", ("output", "input")), ("l0", ("weight",)), ("vd", ("weight",)), ("magnitude", ("weight",))],
+    [("l0", ("output",)), ("l0", ("weight",)), ("magnitude", ("output",)), ("vd", ("weight",)), ("magnitude", ("weight",))],
 )
 def test_a_target_of_flops_is_held_and_delivered(method, groups):
     torch.manual_seed(0)
-    model = sparsify(lenet(), METHODS[method](groups=groups))
-    count = FlopCount(model, IMAGES)
+    model = sparsify(convolutional(), METHODS[method](groups=groups), exclude=("8",))
+    count = FlopCount(model, torch.ones(1, 1, 6, 6))
     wanted = 0.25 * count.dense
     control = Control(model, Target(flops=wanted), method=method, measure=count, num_examples=1000)
     learn(model, control, convolutional_loss)
     model.eval()
     with torch.no_grad(), control.deployed():
-        assert 0.97 * wanted <= count(model) <= wanted
+        least = 0.97 if groups == ("weight",) else 0.93  # one of 16 channels is up to a tenth of it
+        assert least * wanted <= count(model) <= wanted
         assert count(copy.deepcopy(harden(model))) == count(model)
         status = control.status()
-    assert status["flops"] == pytest.approx(count.dense * 0.25, rel=0.03)
+    assert least * wanted <= status["flops"] <= wanted
     if method != "magnitude":
         assert status["expected_flops"] == pytest.approx(wanted, rel=0.1)
 
@@ -253,3 +262,18 @@ def test_embeddings_are_left_alone_by_a_target_of_flops():
         assert keep_mask(model)["embedding.weight"].all()
         assert 97 <= flops_of_step(model) <= 100
         assert kept_parameters(model) == 72 + control.keep
+
+
+def test_a_step_of_a_convolution_is_refused():
+    with pytest.raises(TypeError, match="0 is a convolution"):
+        flops_of_step(nn.Sequential(nn.Conv1d(1, 1, 1)))
+    with pytest.raises(ValueError, match="no weight that a pass multiplies"):
+        FlopCount.of_step(nn.ReLU()).expected(nn.ReLU())
+
+
+def test_flops_below_one_unit_a_layer_say_what_is_reachable():
+    model = sparsify(convolutional(), HardConcrete(groups=("output",)), exclude=("8",))
+    count = FlopCount(model, torch.ones(1, 1, 6, 6))
+    one_each = 2 * (16 * 9 + 4 + 1 + 4)
+    with pytest.raises(UserError, match=f"100 FLOPs cannot be met: .* comes to {one_each};"):
+        Control(model, Target(flops=100), method="l0", measure=count)

@@ -152,9 +152,14 @@ class Control:
     def project(self) -> int:
         """Prune exactly to the final target, by the scores as they are now; returns the number of weights kept."""
         projection = Projection(self.model, leave=self.leave)
-        if self.measure is not None and self.target.kind in MEASURED:
-            self.keep = max(self._fitting(projection, self.keep), 0)
-        return projection.keep(self.keep)
+        if self.measure is None or self.target.kind not in MEASURED:
+            return projection.keep(self.keep)
+        self.keep = max(self._fitting(projection, self.keep), 0)
+        return self.keep if self._is_by_units(projection) else projection.keep(self.keep)
+
+    def _is_by_units(self, projection: Projection) -> bool:
+        """Whether units are opened by what they cost, not by their weights: few weights of a convolution cost much."""
+        return self.flops is not None and not projection.single
 
     @contextlib.contextmanager
     def deployed(self) -> Iterator[None]:
@@ -173,6 +178,10 @@ class Control:
         measure, model = self.measure, self.model
         assert measure is not None
 
+        if self._is_by_units(projection):
+            found = projection.keep_where(lambda: measure(model) <= self.target.value)
+            self.reached = measure(model)
+            return found
         costs: dict[int, float] = {}
 
         def cost(count: int) -> float:
@@ -201,7 +210,8 @@ class Control:
             projection = Projection(self.model, leave=self.leave)
             found = self._fitting(projection, int(self.prunable * GUESS))
             if found < 0:
-                projection.keep(0)
+                if not self._is_by_units(projection):
+                    projection.keep(0)
                 least = self.measure(self.model) if self.measure is not None else 0
                 unit = "bytes" if kind == "size" else "FLOPs"
                 raise UserError(

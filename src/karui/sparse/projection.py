@@ -77,21 +77,56 @@ class Projection:
         """Set the cuts so that `count` weights are kept, or as many as can be but never more; returns how many."""
         if count < 0:
             raise ValueError(f"keep must be at least 0, got {count}")
-        first, past = 0, len(self.levels)  # the largest number of levels that fits is in [first, past]
-        while first < past:
-            middle = (first + past + 1) // 2
-            if self._count(self._down_to(middle)) <= count:
-                first = middle
-            else:
-                past = middle - 1
-        if self.single and first < len(self.levels):
-            self._set(self._down_to(first + 1))
-            self._trim(count, float(self.levels[first]))
+
+        def fits(opened: list[int]) -> bool:
+            return self._count(opened) <= count
+
+        levels = self._levels(fits)
+        if self.single and levels < len(self.levels):
+            self._set(self._down_to(levels + 1))
+            self._trim(count, float(self.levels[levels]))
         else:
-            self._set(self._fill(self._down_to(first), count))
+            self._set(self._fill(self._down_to(levels), fits))
+        return self._renewed()
+
+    def keep_where(self, fits: Callable[[], bool]) -> int:
+        """Open whole units from the best down while fits(), asked about the model, holds; returns the weights kept.
+
+        The best unit of each array is always open: a layer without any would end the network. fits() must hold for
+        fewer units wherever it holds for more. Where not even these fit, they are what is kept, and -1 is returned.
+        """
+
+        def holds(opened: list[int]) -> bool:
+            self._set(opened)
+            self._renewed()
+            return fits()
+
+        least = [min(1, limit) for limit in self.limits]
+
+        def at_least(opened: list[int]) -> list[int]:
+            return [max(pair) for pair in zip(opened, least, strict=True)]
+
+        if not holds(least):
+            return -1
+        levels = self._levels(lambda opened: holds(at_least(opened)))
+        self._set(self._fill(at_least(self._down_to(levels)), holds))
+        return self._renewed()
+
+    def _renewed(self) -> int:
         for _, layer in self.layers:
             layer.renew()
         return sum(kept_parameters(layer) for _, layer in self.layers)
+
+    def _levels(self, fits: Callable[[list[int]], bool]) -> int:
+        """The largest number of levels that fits."""
+        first, past = 0, len(self.levels)  # it is in [first, past]
+        while first < past:
+            middle = (first + past + 1) // 2
+            if fits(self._down_to(middle)):
+                first = middle
+            else:
+                past = middle - 1
+        return first
 
     def _down_to(self, levels: int) -> list[int]:
         """How many units of each array reach the score at that position of all scores."""
@@ -117,7 +152,7 @@ class Projection:
             total += int(count_open(values, shape, zero_row=zero_row))
         return total
 
-    def _fill(self, opened: list[int], count: int) -> list[int]:
+    def _fill(self, opened: list[int], fits: Callable[[list[int]], bool]) -> list[int]:
         """Open more units from the best down; the array of the first that does not fit is left as it is."""
         active = set(range(len(self.units)))
         while active:
@@ -130,7 +165,7 @@ class Projection:
 
             while first < past:
                 middle = (first + past + 1) // 2
-                if self._count(_with_more(opened, owners[:middle])) <= count:
+                if fits(_with_more(opened, owners[:middle])):
                     first = middle
                 else:
                     past = middle - 1
