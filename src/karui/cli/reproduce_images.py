@@ -13,7 +13,6 @@ FOLDER = "sparse_images"
 """Folder of the records below that of all results."""
 
 NETWORK_FILE = "network.safetensors"
-PICTURE = "size-against-quality.png"
 
 
 def make_row(
@@ -36,7 +35,6 @@ def make_row(
         row.recipe, seeds or row.seeds, runs=runs, accelerator=accelerator, epochs=epochs, quiet=quiet
     ):
         made.append(record(recipe, found, out, results))
-        draw(results / FOLDER)
     return made
 
 
@@ -114,16 +112,6 @@ def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
     }
 
 
-def draw(folder: Path) -> None:
-    """Draw size against quality of all records in a folder, beside them."""
-    from karui.report.records import read_records
-    from karui.report.sparse_figures import size_against_quality
-
-    picture = size_against_quality(read_records(folder), models=("lenet-300-100", "lenet-5", "wrn-10-2"))
-    if picture:
-        atomic_write(folder / PICTURE, picture)
-
-
 def _asked(sparse: Any) -> dict[str, Any]:
     """What the network was to come to, beside what it came to."""
     if sparse.target is not None:
@@ -132,13 +120,14 @@ def _asked(sparse: Any) -> dict[str, Any]:
 
 
 def flops_curve(log: Path) -> list[dict[str, float]]:
-    """FLOPs over dense ones at each evaluation: of the gates that are open on average, and of the deployed network."""
+    """FLOPs over dense ones at each evaluation, expected by the gates and deployed; and the gates' expected density."""
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     return [
         {
             "epoch": line["epoch"] + 1,
             "expected": line["expected_flops_share"],
             "deployed": line["flops_share"],
+            **({"expected_density": line["expected_density"]} if "expected_density" in line else {}),
             "valid_error": round(100 * (1 - line["accuracy"]), 4),
         }
         for line in lines

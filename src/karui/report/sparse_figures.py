@@ -144,8 +144,13 @@ def size_points(records: Sequence[Mapping[str, Any]], *, model: str) -> dict[str
 
 
 @styled
-def size_against_quality(records: Sequence[Mapping[str, Any]], *, models: Sequence[str]) -> bytes | str:
-    """A PNG: test error against bytes of the whole file, a panel a network, a line a method; "" without records."""
+def size_against_quality(
+    records: Sequence[Mapping[str, Any]], *, models: Sequence[str], made_from: str = ""
+) -> bytes | str:
+    """A PNG: test error against bytes of the whole file, a panel a network, a line a method; "" without records.
+
+    made_from: see `karui.report.figures.as_png`.
+    """
     from karui.report.figures import _figure, _short_number
 
     panels = {model: points for model in models if (points := size_points(records, model=model))}
@@ -169,4 +174,4 @@ def size_against_quality(records: Sequence[Mapping[str, Any]], *, models: Sequen
         axis.set_xlabel("bytes of the whole file")
         axis.set_ylabel("test error, %")
         axis.legend(fontsize=8)
-    return as_png(figure)
+    return as_png(figure, made_from=made_from)

@@ -1,0 +1,163 @@
+"""The generated part of `docs/images.md` and its pictures, made from the records: no figure is typed in."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from karui.errors import UserError
+from karui.files import atomic_write
+from karui.report.figures import VALID, as_png, styled
+from karui.report.image_tables import TOLERANCE, asked_table, miss_of, network_table, wide_table
+from karui.report.records import read_records
+from karui.report.sparse_figures import METHODS, size_against_quality, size_points
+
+PAGE = "images.md"
+BEGIN, END = "<!-- sparse-images:begin -->", "<!-- sparse-images:end -->"
+SIZES, CURVE = "images-size.png", "images-flops.png"
+LENETS = {"lenet-300-100": "LeNet-300-100", "lenet-5": "LeNet-5"}
+LOOK = 1
+"""Goes up when pictures are drawn in another way: those that stand are drawn again."""
+
+MEASURED = (
+    "Mean and standard deviation over the seeds. Bytes are those of `network.safetensors`, fp32; weights kept are all "
+    "numbers of it that are not zero, biases included, over those of the dense network. FLOPs are of the compacted "
+    "network, zeros inside its layers counted as work. Published networks: weights and FLOPs are counted from their "
+    "live units, without biases. Trained on {machines}, torch {versions}."
+)
+ASKED = (
+    "LeNet-300-100 with a gate, a noise or a mask for each weight, one seed. A record that is more than {tolerance} "
+    "off, or above a size, says so here and fails a test."
+)
+WIDE = (
+    "A narrow wide ResNet on a subset of CIFAR-10, with the whole test part. The gates are those of the published "
+    "setting, the output channels of the first convolution of each block; the stem, the second convolutions and the "
+    "shortcuts have none."
+)
+DRAWN = (
+    "FLOPs over those of the dense network at each evaluation: as the gates of each layer expect them, and as "
+    "deployed, pruned to the target. Where the lines meet, pruning at the end changes nothing."
+)
+
+
+def section(records: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of what is generated; "" without records."""
+    own = _images(records)
+    if not own:
+        return ""
+    out = ["## Measured", _measured(own)]
+    for network, title in LENETS.items():
+        table = network_table(own, network)
+        if table.rows:
+            out += [f"### {title} on MNIST", table.to_markdown()]
+    asked = asked_table(own)
+    if asked.rows:
+        tolerance = f"{100 * TOLERANCE:g} %"
+        out += ["### Asked and delivered", ASKED.format(tolerance=tolerance), asked.to_markdown()]
+    missed = [f"- `{each['recipe']}` seed {each['seed']}: {miss}" for each in own if (miss := miss_of(each))]
+    out += ["\n".join(["Missed:", "", *missed])] if missed else []
+    if _sizes(own):
+        out += ["### Size against error", f"![Test error against bytes of the file]({SIZES})"]
+    wide = wide_table(own)
+    if wide.rows:
+        out += ["### A narrow wide ResNet", WIDE, wide.to_markdown()]
+    if _curves(own):
+        out += [DRAWN, f"![FLOPs over epochs]({CURVE})"]
+    return "\n\n".join(out) + "\n"
+
+
+def update_image_page(docs: Path, results: Path, *, check: bool = False) -> list[str]:
+    """Write section and pictures where they are not those of the records; return the names that differed.
+
+    With `check` nothing is written. A page without the markers is left alone.
+
+    Raises:
+        UserError: there is no such folder, or only one of the markers.
+    """
+    page = docs / PAGE
+    if not docs.is_dir():
+        raise UserError(f"{docs} is no folder; give the folder of the generated pages, such as docs")
+    if not page.exists() or BEGIN not in (old := page.read_text(encoding="utf-8")):
+        return []
+    records = read_records(results)
+    head, _, rest = old.partition(BEGIN)
+    if rest.count(END) != 1:
+        raise UserError(f"{page}: needs one line {BEGIN} and below it one line {END}")
+    shown = section(records)
+    new = f"{head}{BEGIN}\n{shown and f'{chr(10)}{shown}{chr(10)}'}{END}{rest.partition(END)[2]}"
+    differed = []
+    if new != old:
+        differed.append(PAGE)
+        if not check:
+            atomic_write(page, new)
+    own = _images(records)
+    for name, data, draw in ((SIZES, _sizes(own), sizes_picture), (CURVE, _curves(own), curve_picture)):
+        path = docs / name
+        if data and not (path.exists() and _digest(data).encode() in path.read_bytes()):
+            differed.append(name)
+            if not check:
+                atomic_write(path, draw(own))
+    return differed
+
+
+def sizes_picture(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Test error against bytes of the file, a panel a network, as PNG."""
+    picture = size_against_quality(records, models=tuple(_sizes(records)), made_from=_digest(_sizes(records)))
+    assert isinstance(picture, bytes)
+    return picture
+
+
+@styled
+def curve_picture(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """FLOPs over those of the dense network against the epoch, expected and deployed, a panel a network, as PNG."""
+    from matplotlib.ticker import MaxNLocator
+
+    from karui.report.figures import SERIES, _figure
+
+    curves = _curves(records)
+    figure, axes = _figure(len(curves), height=3.2, width_each=4.2)
+    for axis, (name, points) in zip(axes, curves.items(), strict=True):
+        epochs = [point["epoch"] for point in points]
+        for key, color in (("expected", VALID), ("deployed", SERIES[0])):
+            shares = [100 * point[key] for point in points]
+            axis.plot(epochs, shares, color=color, marker="o", ms=3, linewidth=1.6, label=key)
+        axis.set_title(name)
+        axis.set_ylim(0, 102)
+        axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("FLOPs, % of dense")
+        axis.legend(fontsize=8)
+    return as_png(figure, made_from=_digest(curves))
+
+
+def _images(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [record for record in records if record["task"] == "images" and "test_error" in record["metrics"]]
+
+
+def _sizes(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """What the first picture shows."""
+    return {network: points for network in LENETS if (points := size_points(records, model=network))}
+
+
+def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, float]]]:
+    """What the second picture shows: the first seed of each network that had gates of units."""
+    found = {}
+    for record in records:
+        curve = record["metrics"].get("flops_curve")
+        structured = record["method"] == "l0" and not str(record["recipe"]).endswith(("pc", "kb"))
+        title = f"{record['model']}, {METHODS['l0']}"
+        if curve and structured and title not in found:
+            found[title] = [{key: point[key] for key in ("epoch", "expected", "deployed")} for point in curve]
+    return found
+
+
+def _measured(records: Sequence[Mapping[str, Any]]) -> str:
+    machines = sorted({str(record["hardware"]) for record in records})
+    versions = sorted({str(record["torch"]) for record in records})
+    return MEASURED.format(machines=" and ".join(machines), versions=" and ".join(versions))
+
+
+def _digest(data: object) -> str:
+    return f"karui-data-{hashlib.sha256(json.dumps([LOOK, data], sort_keys=True).encode()).hexdigest()}"
