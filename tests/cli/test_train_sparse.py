@@ -7,7 +7,7 @@ import pytest
 
 from karui.cli.main import main
 from karui.train.run import Run
-from tests.support.sequence_sets import place_music
+from tests.support.sequence_sets import place_mnist, place_music
 
 WORDS = {"alpha": "up rise high sky peak", "beta": "down fall low deep base"}
 FEW = (
@@ -22,6 +22,7 @@ FAST = ("--epochs=3", "--set=train.threads=1", "--quiet")
 @pytest.fixture
 def karui(tmp_path, monkeypatch, capsys):
     place_music(monkeypatch, tmp_path / "data")
+    place_mnist(monkeypatch, tmp_path / "data")
     folder = tmp_path / "texts"
     for label, words in WORDS.items():
         (folder / label).mkdir(parents=True)
@@ -53,8 +54,16 @@ def test_the_file_has_the_size_asked_for(karui, tmp_path, method):
     assert 0.97 * 1200 <= file.stat().st_size <= 1200
 
 
-@pytest.mark.parametrize("task", [("classify", *FEW), ("music", "--data=jsb", "--set=model.hidden_size=6")])
-@pytest.mark.parametrize("method", ["l0", "magnitude"])
+KILLED = [
+    *((("classify", *FEW), method) for method in ("l0", "magnitude")),
+    *((("music", "--data=jsb", "--set=model.hidden_size=6"), method) for method in ("l0", "magnitude")),
+    (("pixels", "--set=data.side=14", "--set=data.valid_examples=10", "--set=model.hidden_size=30"), "vd"),
+    (("adding", "--set=data.steps=6", "--set=data.examples=60", "--set=model.hidden_size=6"), "l0"),
+    (("copy", "--set=data.delay=2", "--set=data.examples=60", "--set=model.hidden_size=6"), "vd"),
+]
+
+
+@pytest.mark.parametrize(("task", "method"), KILLED)
 def test_a_killed_run_goes_on_to_the_bit(karui, tmp_path, monkeypatch, task, method):
     name, *options = task
     if name == "classify":
@@ -86,7 +95,7 @@ def test_a_killed_run_goes_on_to_the_bit(karui, tmp_path, monkeypatch, task, met
     lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["split"] == "valid"][-1]
     assert last["density"] == pytest.approx(0.2, rel=0.03)
-    assert ("multiplier" in last) == (method == "l0")
+    assert ("multiplier" in last) == (method != "magnitude")
 
 
 def test_a_target_alone_prunes_by_vd_and_params_are_met(karui, tmp_path):
@@ -127,9 +136,59 @@ def test_what_cannot_be_is_one_line(karui, tmp_path, case):
     assert not any(Path(run).glob("*.safetensors"))
 
 
-def test_music_has_no_file(karui, tmp_path):
-    code, _, err = karui(
-        "train", "music", "--out", tmp_path / "run", "--data=jsb", "--target-size=5kB", *FAST
-    )
+SEQUENCES = {
+    "pixels": ("--set=data.side=14", "--set=data.valid_examples=10", "--recurrent=gru", "--set=model.hidden_size=24"),
+    "music": ("--data=jsb", "--recurrent=lstm", "--set=model.hidden_size=8"),
+    "adding": ("--set=data.steps=6", "--set=data.examples=60", "--set=model.hidden_size=32"),
+    "copy": ("--set=data.delay=2", "--set=data.examples=60", "--set=model.hidden_size=24"),
+}
+
+
+@pytest.mark.parametrize("method", ["l0", "vd", "magnitude"])
+@pytest.mark.parametrize("task", SEQUENCES)
+def test_sequence_runs_have_the_size_asked_for(karui, tmp_path, task, method):
+    run, file = tmp_path / "run", tmp_path / "model.safetensors"
+    options = (*SEQUENCES[task], "--sparse", method, "--target-size=5kB", *FAST[1:], "--epochs=1")
+    code, _, err = karui("train", task, "--out", run, *options)
+    assert code == 0, err
+    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    code, out, err = karui("compact", run, "-o", file, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert 0.97 * 5000 <= file.stat().st_size == found["artifact_bytes"] == metrics["size"] <= 5000
+    assert found["kept_params"] < found["dense_params"]
+    score = {"pixels": "accuracy", "adding": "mse"}.get(task, "nll")
+    assert found[f"valid_{score}"] == pytest.approx(metrics[f"valid_{score}"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("target", "bound"), [("params=700", "kept_params"), ("flops=1000", "")])
+def test_sequence_runs_come_to_numbers_and_flops(karui, tmp_path, target, bound):
+    run, file = tmp_path / "run", tmp_path / "model.safetensors"
+    options = (*SEQUENCES["music"], "--sparse=l0", f"--target-{target}", *FAST[1:], "--epochs=2")
+    code, _, err = karui("train", "music", "--out", run, *options)
+    assert code == 0, err
+    code, out, err = karui("compact", run, "-o", file, "--json")
+    assert code == 0, err
+    if bound:
+        assert 0.97 * 700 <= json.loads(out)[bound] <= 700
+    else:
+        metrics = json.loads((run / "results.json").read_text())["metrics"]
+        assert 970 <= metrics["flops"] <= 1000
+        assert metrics["expected_flops"] > 0
+
+
+def test_what_such_a_file_cannot_be_is_one_line(karui, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "model.safetensors"
+    options = (*SEQUENCES["music"], "--target-size=5kB", *FAST[1:], "--epochs=1")
+    code, _, err = karui("train", "music", "--out", run, *options[:-2], "--target-size=900", *FAST[1:])
     assert code == 2
-    assert "no file is made of such a model" in err
+    assert "a target of 900 bytes cannot be met: with everything pruned" in err
+    assert karui("train", "music", "--out", tmp_path / "other", *options)[0] == 0
+    run = tmp_path / "other"
+    for arguments, wanted in (
+        (("--max-bytes=100",), "more than 100; nothing was written"),
+        (("--values=int8",), "is stored in fp32"),
+    ):
+        code, _, err = karui("compact", run, "-o", file, *arguments)
+        assert (code, wanted in err, len(err.strip().splitlines())) == (2, True, 1)
+        assert not file.exists()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from karui.cli.compact_language import compact_language_command
+from karui.cli.compact_weights import compact_weights_command
 from karui.cli.compact_summary import Measured, page, summarise, write_summary
 from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
 from karui.cli.task_table import task_of_run
@@ -22,7 +23,7 @@ POINTS = 0.3  # of validation accuracy that a text classifier may lose
 def compact(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished training.", show_default=False)],
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .karui file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .karui or .safetensors file to write.")],
     values: Annotated[str, typer.Option(help="Stored values: auto, fp32, fp16 or int8.")] = "auto",
     levels: Annotated[
         int | None, typer.Option(help="Largest int8 magnitude of every matrix, 1 to 127.")
@@ -52,7 +53,8 @@ def compact(
     Removes pruned words, dead units and columns, compares the file's answers with the masked model's on real texts
     and writes nothing if they differ. --values auto takes the coarsest rounding that validation texts do not
     notice; a dense run keeps fp32 then, to be what the others are compared with. A sparse language model takes the
-    smallest values that change the perplexity of validation text by at most 0.1 %.
+    smallest values that change the perplexity of validation text by at most 0.1 %. A run of images, pixels, music,
+    adding or copy becomes a safetensors file of its fp32 weights, in which zeros take next to nothing.
     """
     if encoding != "auto":
         raise UserError(
@@ -67,6 +69,11 @@ def compact(
             values=values, max_bytes=budget, tolerance=tolerance, provenance=provenance,
         )  # fmt: skip
         typer.echo(line)
+        return
+    if run.is_dir() and (task := task_of_run(run)) != "classify":
+        if values != "auto" or levels is not None or tolerance is not None or provenance:
+            raise UserError(f"a run of karui train {task} is stored in fp32: leave out values, levels, tolerance")
+        typer.echo(compact_weights_command(run, output, task, max_bytes=budget, as_json=as_json))
         return
     trained = open_run(run)
     from karui.compact.choose import Wish

@@ -91,7 +91,7 @@ def open_run(run_dir: Path) -> TrainedRun:
 
 
 def refuse_sequences(run_dir: Path) -> None:
-    """Raise UserError for a run of a task that has no file to make yet."""
+    """Raise UserError for a run of a task that makes no .karui file."""
     if (task := task_of_run(run_dir)) != "classify":
         raise UserError(
             f"{run_dir} is a run of karui train {task}: only text classifiers and language models become .karui files;"

@@ -78,7 +78,7 @@ def hold(task: Any) -> None:
     """Hold the model of a task to the target of its recipe, where there is one.
 
     Raises:
-        UserError: the model cannot come so low, or the task has no file whose size could be meant.
+        UserError: the model cannot come so low.
     """
     if not task.sparse.has_target:
         return

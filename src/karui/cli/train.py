@@ -136,12 +136,16 @@ def train(
         results = _train(chosen, out, resume=resume, quiet=quiet)
         _write_report(out)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in results["metrics"].items())
-        say(
-            f"{shown}\nnext: karui "
-            + (f"compact {out} -o model.karui" if task == "classify" else f"eval {out}")
-        )
+        say(f"{shown}\nnext: karui {_next(task, out, is_small=chosen.sparse.method != 'none')}")
     if as_json:
         typer.echo(json.dumps(results))
+
+
+def _next(task: str, out: Path, *, is_small: bool) -> str:
+    """What one may do with the run, as a command."""
+    if task == "classify" or (is_small and task == "lm"):
+        return f"compact {out} -o model.karui"
+    return f"compact {out} -o model.safetensors" if is_small else f"eval {out}"
 
 
 def _with_method(recipe: Any, overrides: list[str]) -> list[str]:

@@ -10,8 +10,8 @@ from karui.compact.images import image_bytes
 from karui.compact.language import to_language_spec
 from karui.compact.language_shrink import shrink_language
 from karui.compact.rounding import MAX_LEVELS, encode_rounded, groups
+from karui.compact.sequences import masked_bytes
 from karui.compact.shrink import shrink
-from karui.errors import UserError
 from karui.runtime.language_format import encode_language_model
 from karui.sparse import harden
 from karui.tasks.classification import ClassificationTask
@@ -24,11 +24,7 @@ Measure = Callable[[nn.Module], int]
 
 
 def bytes_of_task(task: Any) -> Measure:
-    """The measure of a task's file.
-
-    Raises:
-        UserError: no file is made of such models.
-    """
+    """The measure of a task's file."""
     if isinstance(task, ClassificationTask):
         words, labels = task.vocabulary.words, task.label_names
         return classifier_bytes(words, labels, max_tokens=task.data.max_tokens)
@@ -40,9 +36,7 @@ def bytes_of_task(task: Any) -> Measure:
         )
     if isinstance(task, ImageTask):
         return image_bytes(task.example)
-    raise UserError(
-        "no file is made of such a model, so it has no size: give --target-density, --target-params or --target-flops"
-    )
+    return masked_bytes
 
 
 def classifier_bytes(words: Sequence[str], labels: Sequence[str], *, max_tokens: int = 0) -> Measure:
