@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from karui.errors import UserError
 from karui.files import os_reason
+from karui.memory import keep_for_training
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -44,6 +45,8 @@ VERBS = {
     "bench": Verb("karui.cli.bench", "app", "Measure speed as ratios against named peers."),
     "data": Verb("karui.cli.data", "app", "List, fetch and verify the named data sets."),
 }
+
+TRAINING_VERBS = ("train", "reproduce")
 
 # Import name -> extra that brings it, for the one line a missing package gets.
 EXTRAS = {
@@ -165,6 +168,8 @@ def main(args: Sequence[str]) -> int:
 
 def run() -> None:
     """Entry point of the console script."""
+    if sys.argv[1:2] and sys.argv[1] in TRAINING_VERBS:
+        keep_for_training()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -15,7 +15,7 @@ from karui.train.averaging import WeightAverage
 from karui.train.device import clip_gradients, make_optimizer, weights_of
 from karui.train.metrics import MetricsLog
 from karui.train.progress import Progress
-from karui.train.protocol import Constrained, Described, Task
+from karui.train.protocol import Constrained, Described, Gated, Task
 from karui.train.schedule import Schedule
 from karui.train.settings import TrainSettings
 from karui.train.state import CheckpointFolder, RunState, Trained
@@ -39,6 +39,7 @@ class Run:
         self.steps_of = [task.steps_per_epoch(epoch) for epoch in range(settings.max_epochs)]
         self.schedule = Schedule(settings, sum(self.steps_of))
         self.constrained = task if isinstance(task, Constrained) else None
+        self.remedy = task.gate_remedy(settings) if isinstance(task, Gated) else ""
         self.has_penalty = settings.penalty_weight > 0 and task.penalty() is not None
         self.state = RunState()
         self.best_weights: dict[str, Tensor] | None = None  # set while they are newer than their file
@@ -112,7 +113,7 @@ class Run:
                     self.schedule.penalty_weight(state.global_step) / task.num_examples
                 )
             if self.constrained is not None:
-                constraint = self.constrained.constraint(state.global_step / self.schedule.total_steps)
+                constraint = self._constraint(step, data_loss)
                 loss = loss if constraint is None else loss + constraint
         self.pending.append(
             (step, data_loss.detach(), loss.detach(), None if penalty is None else penalty.detach())
@@ -131,12 +132,26 @@ class Run:
             average.update()
         return self.base_lrs[0] * factor
 
+    def _constraint(self, step: int, data_loss: Tensor) -> Tensor | None:
+        """What the task's constraint adds to the loss of this step."""
+        assert self.constrained is not None
+        try:
+            return self.constrained.constraint(self.state.global_step / self.schedule.total_steps)
+        except ValueError:  # it may rank weights: of numbers that are none it has nothing to say
+            self.pending.append((step, data_loss.detach(), data_loss.detach(), None))
+            self._read_pending()
+            self._stop_unless_finite(step)
+            raise
+
     def _read_pending(self) -> None:
         """Read the losses of the steps since the last call, and stop at the first that is not finite."""
         state = self.state
         for step, data_loss, loss, penalty in self.pending:
             if not math.isfinite(float(loss)):
-                self._stop(f"the loss is {float(loss)}", step)
+                parts = {"the loss": data_loss, "the penalty": penalty, "the constraint of the target": loss}
+                broken = (p for p in parts.items() if p[1] is not None and not p[1].isfinite())
+                name, value = next(broken)
+                self._stop(f"{name} is {float(value)}", step)
             state.loss_sum += float(data_loss)
             state.loss_count += 1
             if penalty is not None:
@@ -145,13 +160,25 @@ class Run:
             self.progress.step(state.global_step, state.loss_sum / state.loss_count)
         self.pending.clear()
 
-    def _stop(self, what: str, step: int) -> None:
-        settings = self.settings
+    def _first_broken(self) -> str:
+        """Name of the first parameter that is no longer finite; empty while all are."""
+        named = self.trained.model.named_parameters()
+        return next((name for name, weight in named if not bool(weight.isfinite().all())), "")
+
+    def _stop_unless_finite(self, step: int, epoch: int | None = None) -> None:
+        if self._first_broken():
+            self._stop("the weights are no longer finite", step, epoch)
+
+    def _stop(self, what: str, step: int, epoch: int | None = None) -> None:
+        settings, broken = self.settings, self._first_broken()
+        epoch = self.state.epoch if epoch is None else epoch
         kept = "the last checkpoint is kept" if self.folder.exists() else "there is no checkpoint yet"
+        kept = f"{kept}; {broken} is not finite" if broken else kept
         clip = "" if settings.grad_clip_norm else " or clip the gradient (--set train.grad_clip_norm=1)"
+        gates = f", that of the gates ({self.remedy})" if self.remedy else ""
         raise UserError(
-            f"{what} at epoch {self.state.epoch + 1}, step {step} ({kept}): "
-            f"lower the learning rate (--set train.lr={settings.lr / 4:g}){clip} in a new run"
+            f"{what} at epoch {epoch + 1}, step {step} ({kept}): "
+            f"lower the learning rate (--set train.lr={settings.lr / 4:g}){gates}{clip} in a new run"
         )
 
     def _log_training(self, lr: float) -> None:
@@ -178,6 +205,8 @@ class Run:
 
     def _evaluate(self, epoch: int) -> None:
         state, settings, task = self.state, self.settings, self.task
+        self._read_pending()
+        self._stop_unless_finite(self.steps_of[epoch] - 1, epoch)
         task.model.eval()
         with self._deployed():
             with self.fabric.autocast():
@@ -214,8 +243,8 @@ class Run:
 
     def _save_if_due(self) -> None:
         wait = self.settings.checkpoint_every_s
-        if wait:  # a large model takes seconds to write: that takes at most a tenth of the time
-            wait = max(wait, 9 * self._save_seconds)
+        if wait:  # a large model takes seconds to write: that takes at most a fortieth of the time
+            wait = max(wait, 39 * self._save_seconds)
         if time.monotonic() - self._saved_at >= wait:
             began_at = time.monotonic()
             self._save()
@@ -224,8 +253,7 @@ class Run:
     def _save(self) -> None:
         self._read_pending()
         state = self.state
-        if not all(bool(weight.isfinite().all()) for weight in self.trained.model.parameters()):
-            self._stop("the weights are no longer finite", state.step)
+        self._stop_unless_finite(state.step)
         state.seconds, state.metrics_offset = self._seconds(), self.log.sync()
         self.folder.save(state, self.trained, self.best_weights)
         self.best_weights = None
