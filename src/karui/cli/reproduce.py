@@ -1,15 +1,19 @@
 """`karui reproduce`: make a published row again, seed by seed, and record what came out beside what was expected."""
 
-import contextlib
 import dataclasses
-import io
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from karui.cli import reproduce_images, reproduce_language, reproduce_outputs, reproduce_rows
+from karui.cli import (
+    reproduce_images,
+    reproduce_imdb,
+    reproduce_language,
+    reproduce_outputs,
+    reproduce_rows,
+)
 from karui.errors import UserError
 
 TABLES = ("classification", *reproduce_rows.TABLES)
@@ -55,8 +59,8 @@ def reproduce(
     recipe's `expect.artifact_bytes`. pixel-mnist, music: short trials choose the settings of a row on validation, the
     same number for every row; then each seed is trained and its test part opened once. language-model:
     the recipes as they are, without a search. sparse-images: the same, each network compacted into a file that is
-    tested. output-comparison: each output layer on a text by the clock, and alone at 793,471 classes; about an hour on
-    two idle cores.
+    tested. sparse-imdb: the same of a classifier of film reviews. output-comparison: each output layer on a text by the
+    clock, and alone at 793,471 classes; about an hour on two idle cores.
     """
     if table not in TABLES:
         raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
@@ -78,7 +82,7 @@ def reproduce(
                 if not as_json:
                     typer.echo(_line(made[-1]))
     else:
-        own = {reproduce_language.TABLE: reproduce_language, reproduce_images.TABLE: reproduce_images}
+        own = {module.TABLE: module for module in (reproduce_language, reproduce_images, reproduce_imdb)}
         maker = own.get(table, reproduce_rows)
         for chosen in reproduce_rows.rows_of(table, row).values():
             made += maker.make_row(
@@ -126,8 +130,8 @@ def _make(recipe: Any, seed: int, runs: Path, results: Path) -> dict[str, Any]:
     dense_recipe = _dense(recipe, train)
     dense_dir = runs / f"{dense_recipe.name}-seed{seed}"
     _train(dense_recipe, dense_dir)
-    sparse = _compact(sparse_dir, budget=int(recipe.expect["artifact_bytes"]))
-    dense = _compact(dense_dir, budget=None)
+    sparse = reproduce_rows.compact_run(sparse_dir, max_bytes=int(recipe.expect["artifact_bytes"]))
+    dense = reproduce_rows.compact_run(dense_dir)
     metrics = {
         "test_accuracy": sparse["test_accuracy"],
         "valid_accuracy": sparse["valid_accuracy"],
@@ -182,22 +186,6 @@ def _train(recipe: Any, out: Path) -> None:
     from karui.cli.train import train_run
 
     train_run(recipe, out, quiet=True)
-
-
-def _compact(run: Path, *, budget: int | None) -> dict[str, Any]:
-    """Compact a run into `model.karui` beside it and return the figures of that file."""
-    from karui.cli.compact import compact
-
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        compact(
-            run,
-            output=run / "model.karui",
-            max_bytes=None if budget is None else str(budget),
-            baseline=False,  # rivals have records of their own
-            as_json=True,
-        )
-    return json.loads(said.getvalue())
 
 
 def _line(made: dict[str, Any]) -> str:

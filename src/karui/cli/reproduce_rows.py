@@ -1,6 +1,8 @@
 """Rows of `karui reproduce` whose settings are searched for: short trials on validation, then the runs themselves."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ TABLES = {
     "music": "music",
     "language-model": "language",
     "sparse-images": "images",
+    "sparse-imdb": "imdb_sparse",
     "output-comparison": "output_comparison",
 }
 """Name of a table -> module of `karui.recipes` with its `ROWS` and `DEFAULT_ROWS`."""
@@ -87,6 +90,23 @@ def train_seeds(
         own = dataclasses.replace(recipe, train=train)
         out = runs / f"{own.name}-seed{seed}"
         yield own, train_run(own, out, quiet=quiet), out
+
+
+def compact_run(run: Path, *, max_bytes: int | None = None, levels: int | None = None) -> dict[str, Any]:
+    """Compact a run into `model.karui` beside it, as `karui compact` does; returns the figures of that file."""
+    from karui.cli.compact import compact
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        compact(
+            run,
+            output=run / "model.karui",
+            max_bytes=None if max_bytes is None else str(max_bytes),
+            levels=levels,
+            baseline=False,  # rivals have records of their own
+            as_json=True,
+        )
+    return json.loads(said.getvalue())
 
 
 def recorded_metrics(found: dict[str, Any], out: Path) -> dict[str, Any]:
