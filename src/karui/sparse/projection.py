@@ -9,6 +9,8 @@ that what is left unused is smaller than the smallest next unit.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,14 +22,28 @@ from karui.sparse.measures import kept_parameters, sparse_layers
 from karui.sparse.weight import count_open
 
 
-class _Units(NamedTuple):
-    """One array of units: scores, positions from best to worst, those scores in that order."""
+@dataclass
+class _Units:
+    """One array of units and its scores; they are sorted when that is first asked for."""
 
     cut: Cut
     score: Tensor
-    order: Tensor
-    sorted: Tensor
     is_element: bool
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Positions from best to worst."""
+        return torch.argsort(self.score, descending=True, stable=True)
+
+    @cached_property
+    def sorted(self) -> Tensor:
+        """Scores in that order."""
+        return self.score[self.order]
+
+    @cached_property
+    def limit(self) -> int:
+        """Units that may be opened at all."""
+        return int((self.score > -math.inf).sum())
 
 
 class _Weight(NamedTuple):
@@ -39,7 +55,7 @@ class _Weight(NamedTuple):
 
 
 class Projection:
-    """All scores of a model, sorted once; then any number of weights can be asked for."""
+    """All scores of a model, read once; then any number of weights can be asked for."""
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, *, leave: frozenset[str] = frozenset()) -> None:
@@ -60,18 +76,19 @@ class Projection:
                     score = score.clone()
                     score[zero_rows[0]] = -math.inf
                 position[id(cut)] = len(self.units)
-                flat = score.flatten()
-                ordered, order = torch.sort(flat, descending=True, stable=True)
-                self.units.append(_Units(cut, flat, order, ordered, isinstance(division, Elements)))
+                self.units.append(_Units(cut, score.flatten(), isinstance(division, Elements)))
             for _, mean, state in layer.states():
                 parts = [(position[id(cut)], division) for cut, division in state.cuts()]
                 self.weights.append(_Weight(tuple(mean.shape), parts, state.zero_row))
         if not self.weights:
             raise ValueError("the model has no sparse layer: call sparsify first")
-        every = torch.cat([units.sorted for units in self.units])
-        self.levels = torch.sort(every[every > -math.inf], descending=True).values
-        self.limits = [int((units.sorted > -math.inf).sum()) for units in self.units]
         self.single = all(any(self.units[u].is_element for u, _ in weight.parts) for weight in self.weights)
+
+    @cached_property
+    def levels(self) -> Tensor:
+        """All scores, from the best down."""
+        every = torch.cat([units.score for units in self.units])
+        return torch.sort(every[every > -math.inf], descending=True).values
 
     def keep(self, count: int) -> int:
         """Set the cuts so that `count` weights are kept, or as many as can be but never more; returns how many."""
@@ -81,6 +98,9 @@ class Projection:
         def fits(opened: list[int]) -> bool:
             return self._count(opened) <= count
 
+        if all(units.is_element for units in self.units) and count < sum(u.limit for u in self.units):
+            self._trim(count, -math.inf)  # there are no groups to open: nothing need be sorted
+            return self._renewed()
         levels = self._levels(fits)
         if self.single and levels < len(self.levels):
             self._set(self._down_to(levels + 1))
@@ -101,7 +121,7 @@ class Projection:
             self._renewed()
             return fits()
 
-        least = [min(1, limit) for limit in self.limits]
+        least = [min(1, units.limit) for units in self.units]
 
         def at_least(opened: list[int]) -> list[int]:
             return [max(pair) for pair in zip(opened, least, strict=True)]
@@ -157,9 +177,9 @@ class Projection:
         active = set(range(len(self.units)))
         while active:
             scores = torch.cat(
-                [self.units[g].sorted[opened[g] : self.limits[g]].cpu() for g in sorted(active)]
+                [self.units[g].sorted[opened[g] : self.units[g].limit].cpu() for g in sorted(active)]
             )
-            owners = torch.cat([torch.full((self.limits[g] - opened[g],), g) for g in sorted(active)])
+            owners = torch.cat([torch.full((self.units[g].limit - opened[g],), g) for g in sorted(active)])
             owners = owners[torch.sort(scores, descending=True, stable=True).indices]
             first, past = 0, len(owners)
 
