@@ -33,7 +33,7 @@ class ImdbRow:
     """Budget of the file of a run that was not trained to a size."""
 
 
-_DATA = DataSettings(name="imdb", min_count=2, max_tokens=400)
+_DATA = DataSettings(name="imdb", min_count=2, max_tokens=400, batch_size=128)
 _TRAIN = TrainSettings(max_epochs=6, keep="last", grad_clip_norm=5.0, threads=1)
 
 
@@ -48,7 +48,6 @@ def _voc(penalty_weight: float) -> ClassificationRecipe:
 
 
 _WIDE = ModelSettings(embedding_dim=32)
-_TARGET_DATA = replace(_DATA, batch_size=128)
 _TARGET_TRAIN = replace(_TRAIN, max_epochs=5)
 
 
@@ -61,7 +60,7 @@ def _targets() -> list[ClassificationRecipe]:
     return [
         ClassificationRecipe(
             name=f"imdb-{method}-{name}",
-            data=_TARGET_DATA,
+            data=_DATA,
             model=_WIDE,
             sparse=SparseSettings(method=method, groups=("weight",), **target),  # type: ignore[arg-type]
             train=_TARGET_TRAIN,
@@ -78,7 +77,7 @@ _SMALL = {200: (20_000, 12, 16), 50: (10_000, 4, 8), 20: (3_800, 4, 8)}
 def _dense(name: str, max_words: int, embedding_dim: int, hidden_size: int) -> ClassificationRecipe:
     return ClassificationRecipe(
         name=name,
-        data=replace(_TARGET_DATA, max_words=max_words),
+        data=replace(_DATA, max_words=max_words),
         model=ModelSettings(embedding_dim=embedding_dim, hidden_size=hidden_size),
         train=replace(_TARGET_TRAIN, keep="best"),
     )
