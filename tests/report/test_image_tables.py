@@ -116,9 +116,9 @@ def test_targets_stand_beside_each_other():
 def test_wide_networks_say_what_they_were_trained_on():
     curve = [{"epoch": 1, "expected": 0.9, "deployed": 0.6, "expected_density": 0.81}]
     [row] = wide_table(
-        [record("wrn-10-2-subset-l0", model="wrn-10-2", target_density=0.5, flops_curve=curve)]
+        [record("wrn-10-1-subset-l0", model="wrn-10-2", target_density=0.5, flops_curve=curve)]
     ).rows
-    assert row[:5] == ["WRN-10-2", "hard concrete (L0)", "mnist, a subset", "50.0 %", "81.0 %"]
+    assert row[:5] == ["WRN-10-1", "hard concrete (L0)", "mnist, a subset", "50.0 %", "81.0 %"]
 
 
 def test_committed_records_came_to_what_they_were_asked_for():

@@ -66,7 +66,7 @@ _LENET_TRAIN = TrainSettings(
     threads=1,
 )
 _EPOCHS = {
-    "lenet-300-100": {"l0": 20, "vd": 12, "magnitude": 16, "dense": 16, "small": 16, "asked": 8},
+    "lenet-300-100": {"l0": 20, "vd": 12, "magnitude": 16, "dense": 16, "small": 16, "asked": 6},
     "lenet-5": {"l0": 10, "vd": 6, "magnitude": 8, "dense": 8, "small": 8},
 }
 _PUBLISHED_TRAIN = TrainSettings(
@@ -93,7 +93,7 @@ _WIDE_TRAIN = TrainSettings(
     penalty_ramp=0.0,
     keep="last",
 )
-_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=30, milestones=(12, 20, 26), threads=1, evaluate_every=3)
+_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=15, milestones=(8, 11, 13), threads=1)
 
 # architecture -> live units of each layer over all of them; a little more than the quotient, so that rounding is down
 _ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -190,7 +190,7 @@ _PUBLISHED = [
         for kind, sparse in (("dense", {}), ("l0", _L0_WIDE))
     ),
 ]
-_NARROW = ImageModel(network="wide-resnet", depth=10, width=2)
+_NARROW = ImageModel(network="wide-resnet", depth=10, width=1)
 _NARROWS = [
     _wide("cifar10_subset", "dense", _NARROW, _NARROW_TRAIN),
     _wide(
@@ -201,6 +201,7 @@ _NARROWS = [
         method="l0",
         drop_rate=0.3,
         gate_lr=0.5,
+        prune_until=0.5,
         target_density=0.5,
     ),
 ]
