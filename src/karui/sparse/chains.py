@@ -1,4 +1,4 @@
-"""Which layer reads exactly what another one makes: there a unit that is dead on one side costs nothing on the other."""
+"""Which layer reads what another one makes: there a unit that is dead on one side costs nothing on the other."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -48,7 +48,7 @@ class Link(NamedTuple):
 
 
 def chains(model: nn.Module) -> list[Link]:
-    """Links of Linear and Conv layers (sparse or not) that follow each other in one `nn.Sequential`, from front to back.
+    """Links of Linear and Conv layers (sparse or not) that follow each other in one `nn.Sequential`, front to back.
 
     Between two there may be activations, dropout, pooling, batch norms, and a Flatten of all axes but the batch.
     Anything else, and every layer outside of a Sequential, ends a chain: what reads it is not known.

@@ -3,8 +3,8 @@
 While the model trains, a constraint holds its expected density near a path that falls from one to the target. What is
 evaluated and kept is projected: exactly as many weights as the target allows, those with the highest scores.
 
-s expected density: expected kept weights / weights that can be pruned, or for a target of FLOPs the expected FLOPs / the
-dense ones; t the path; r progress of the run in [0, 1].
+s expected density: expected kept weights / weights that can be pruned, or for a target of FLOPs the expected FLOPs over
+the dense ones; t the path; r progress of the run in [0, 1].
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from karui.errors import UserError
 from karui.sparse.fitting import largest_fitting
-from karui.sparse.gate import Cut
 from karui.sparse.flops import FlopCount
+from karui.sparse.gate import Cut
 from karui.sparse.measures import (
     density,
     expected_density,

@@ -71,7 +71,7 @@ class FlopCount:
         for name, layer in _layers(model):
             if isinstance(_base(layer), _CONVOLUTIONS):
                 raise TypeError(f"{name} is a convolution: its FLOPs need the size of its input")
-            count._add(name, layer, lambda _: 1.0)
+            count._add(name, layer, lambda _: 1.0)  # noqa: SLF001  of the same class
         return count
 
     @property
@@ -115,7 +115,9 @@ class FlopCount:
             parts += ties.get(key, [])
             shape, zero_row = tuple(value.shape), None if state is None else state.zero_row
             kept = (
-                count_open(parts, shape, zero_row=zero_row) if parts else value.new_tensor(float(value.numel()))
+                count_open(parts, shape, zero_row=zero_row)
+                if parts
+                else value.new_tensor(float(value.numel()))
             )
             costs.append(MULTIPLY_ADD * self.uses[key] * kept.float())
         if not costs:
@@ -182,7 +184,7 @@ def _weights(layer: nn.Module) -> list[tuple[str, Tensor, SparseWeight | None]]:
         return []
     states: Any = layer.weights if isinstance(layer, SparseLayer) else {}
     own = [(key, value) for key, value in base.named_parameters(recurse=False) if value.dim() >= 2]
-    return [(key, value, states[key] if key in states else None) for key, value in own]
+    return [(key, value, states[key] if key in states else None) for key, value in own]  # noqa: SIM401  no get
 
 
 def _uses(layer: nn.Module, key: str, input: Any, output: Any) -> float:  # noqa: A002

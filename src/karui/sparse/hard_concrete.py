@@ -142,9 +142,12 @@ class HardConcreteGate(Gate):
         return gate
 
     def mean(self, log_alpha: Tensor) -> Tensor:
-        """E[z] = integral of P(z > t) for t in (0, 1), by 16 nodes of Gauss and Legendre."""
+        """E[z] = integral of P(z > t) for t in (0, 1), by 16 nodes of Gauss and Legendre.
+
+        At the temperature that training ends with, whatever it is now: a model read from its file answers the same.
+        """
         nodes, weights = _legendre(log_alpha)
-        shift = self.beta * torch.log((nodes - self.gamma) / (self.zeta - nodes))
+        shift = (self.beta_end or self.beta_start) * torch.log((nodes - self.gamma) / (self.zeta - nodes))
         return (torch.sigmoid(log_alpha[..., None] - shift) * weights).sum(-1)
 
     def score(self, *weights: Tensor) -> Tensor:  # noqa: ARG002

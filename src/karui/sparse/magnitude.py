@@ -1,9 +1,10 @@
 """Magnitude pruning: the smallest weights, or groups of the smallest L2 norm, are set to zero; nothing is learned.
 
 Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878). A mask changes only when a projection renews it;
-the schedule that asks for one is `karui.sparse.control`'s. In between, training uses masked weights. With `regrow` the
-gradient reaches the pruned weights as if they were there, so they may come back at the next renewal (Lin et al.,
-"Dynamic Model Pruning with Feedback", ICLR 2020); without, pruned weights get no gradient, as Zhu and Gupta do it.
+the schedule that asks for one is `karui.sparse.control`'s. In between, training uses masked weights. As they do it,
+pruned weights get no gradient but keep their values, and a renewal ranks all weights by them: one may come back where
+others have become smaller. (They rank each layer apart, `scope="layer"`.) With `regrow` the gradient reaches pruned
+weights as if they were there (Lin et al., "Dynamic Model Pruning with Feedback", ICLR 2020).
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ class MagnitudePruning:
 
     groups: tuple[str, ...] = ("weight",)
     """What is pruned as one, by the names of `karui.sparse.GROUPS`; layers without any of them stay dense."""
-    regrow: bool = True
+    regrow: bool = False
     """Pruned weights keep getting gradients, and come back where they have grown past others."""
     scope: str = "global"
     """"global" compares all units of a model by their root mean square; "layer" prunes the same share of each gate."""

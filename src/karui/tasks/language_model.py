@@ -160,7 +160,7 @@ def build_language_model(
         raise ValueError(
             f"output must be a layer with one table for a sparse model, such as full, not {settings.output}"
         )
-    made = make_sparse(model.with_dense_gradients(), sparse)
+    made = make_sparse(model.with_dense_gradients(), sparse, scope="layer")
     assert isinstance(made, LanguageModel)
     return made
 

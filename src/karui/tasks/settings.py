@@ -11,6 +11,7 @@ PoolingName = Literal["last", "mean", "max", "mean+max"]
 ActivationName = Literal["identity", "tanh", "relu"]
 SparseMethod = Literal["none", "vd", "l0", "magnitude"]
 TeacherName = Literal["none", "linear"]
+ScopeName = Literal["auto", "global", "layer"]
 GroupName = Literal["weight", "word", "dimension", "input", "neuron", "output", "gate", "rank", "16x1", "8x4"]
 
 
@@ -169,6 +170,20 @@ class SparseSettings:
     l0_lambda: float = 1.0
     """l0: price of an expected weight, in nats over all training examples, where no target is set."""
 
+    l0_lambdas: dict[str, float] | None = None
+    """l0: that price for each sparse layer by name, as JSON: {"embedding": 0.5, "output": 2}; none: one for all."""
+
+    beta_end: float | None = None
+    """l0: temperature of the gates at the end of the run, to which it falls from 2/3; none: it stays."""
+
+    regrow: bool = False
+    """magnitude: pruned weights keep getting gradients, as Lin et al. 2020 do; as published by Zhu and Gupta 2017 they
+    keep their values, get none, and come back only where the others have become smaller."""
+
+    scope: ScopeName = "auto"
+    """magnitude: "global" compares all weights of the model, "layer" prunes the same share of each; auto: layer for
+    language models, where the output's many small weights would go first, global elsewhere."""
+
     gate_lr: float = 0.0
     """Learning rate of gates and of the noise's variances; 0: the method's own multiple of train.lr."""
 
@@ -207,6 +222,9 @@ class SparseSettings:
             )
         for name in ("l0_lambda", "gate_lr"):
             _check(name, getattr(self, name), ">= 0", getattr(self, name) >= 0)
+        prices = (self.l0_lambdas or {}).values()
+        _check("l0_lambdas", self.l0_lambdas, ">= 0 each", all(price >= 0 for price in prices))
+        _check("beta_end", self.beta_end, "above 0", self.beta_end is None or self.beta_end > 0)
         _check("drop_rate", self.drop_rate, "in (0, 1)", 0 < self.drop_rate < 1)
         ends = (self.prune_from, self.prune_until)
         _check(

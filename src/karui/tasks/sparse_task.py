@@ -11,6 +11,7 @@ from karui.sparse import (
     HardConcrete,
     MagnitudePruning,
     SparseVariationalDropout,
+    anneal,
     density,
     gate_parameters,
     penalty,
@@ -26,10 +27,13 @@ GATE_RATE = {"l0": 20.0, "vd": 1.0, "magnitude": 1.0}
 CONTROL = "control."
 
 
-def make_sparse(model: nn.Module, settings: SparseSettings, *, exclude: Sequence[str] = ()) -> nn.Module:
+def make_sparse(
+    model: nn.Module, settings: SparseSettings, *, exclude: Sequence[str] = (), scope: str = "global"
+) -> nn.Module:
     """The model with its layers replaced as the settings say, in place; as it is where the method is "none".
 
-    exclude: names of submodules to leave dense. Raises UserError where a layer or group is not offered.
+    exclude: names of submodules to leave dense. scope: what "auto" means to magnitude pruning here.
+    Raises UserError where a layer or group is not offered.
     """
     if settings.method == "none":
         return model
@@ -38,9 +42,15 @@ def make_sparse(model: nn.Module, settings: SparseSettings, *, exclude: Sequence
         noise = {"threshold": settings.threshold, "log_sigma_init": settings.log_sigma_init}
         method: Any = SparseVariationalDropout(**noise, **own)
     elif settings.method == "l0":
-        method = HardConcrete(drop_rate=settings.drop_rate, lambda_=settings.l0_lambda, **own)
+        method = HardConcrete(
+            drop_rate=settings.drop_rate,
+            lambda_=settings.l0_lambdas or settings.l0_lambda,
+            beta_end=settings.beta_end,
+            **own,
+        )
     else:
-        method = MagnitudePruning(**own)
+        chosen = scope if settings.scope == "auto" else settings.scope
+        method = MagnitudePruning(regrow=settings.regrow, scope=chosen, **own)
     try:
         return sparsify(model, method, exclude=tuple(exclude))
     except ValueError as error:
@@ -84,7 +94,9 @@ class SparseTask:
         return penalty(self.model) if is_free else None
 
     def constraint(self, progress: float) -> Tensor | None:
-        """See `karui.train.protocol.Constrained`."""
+        """See `karui.train.protocol.Constrained`. Lowers the temperature of gates, too, where that is asked for."""
+        if self.sparse.beta_end is not None:
+            anneal(self.model, progress)
         return None if self.control is None else self.control.constraint(progress)
 
     def deployed(self) -> AbstractContextManager[None]:
@@ -106,8 +118,16 @@ class SparseTask:
         if self.sparse.method == "none":
             return []
         gates = list(gate_parameters(self.model))
-        rate = self.sparse.gate_lr or GATE_RATE[self.sparse.method] * settings.lr
-        return [{"params": gates, "lr": rate, "weight_decay": 0.0}] if gates else []
+        return [{"params": gates, "lr": self._gate_lr(settings), "weight_decay": 0.0}] if gates else []
+
+    def _gate_lr(self, settings: Any) -> float:
+        return self.sparse.gate_lr or GATE_RATE[self.sparse.method] * settings.lr
+
+    def gate_remedy(self, settings: Any) -> str:
+        """See `karui.train.protocol.Gated`."""
+        if self.sparse.method not in ("l0", "vd"):
+            return ""
+        return f"--set sparse.gate_lr={self._gate_lr(settings) / 4:g}"
 
     def parameter_groups(self, settings: Any) -> list[dict[str, Any]]:
         """All parameters at one learning rate, gates at their own."""

@@ -89,6 +89,15 @@ class Constrained(Protocol):
 
 
 @runtime_checkable
+class Gated(Protocol):
+    """A task some of whose parameters, gates, learn at a rate of their own."""
+
+    def gate_remedy(self, settings: "TrainSettings") -> str:
+        """Return the option that lowers this rate, to be told where a run diverges; empty without gates."""
+        ...
+
+
+@runtime_checkable
 class Described(Protocol):
     """A task whose model is worth more lines in the log than a few figures."""
 
