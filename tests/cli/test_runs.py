@@ -19,7 +19,7 @@ def run_of(tmp_path, method: str, *, keep: int | None) -> TrainedRun:
     model = build_model(30, 2, MODEL, sparse)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("log_alpha") or name.endswith("log_sigma2"):
+            if name.endswith(("log_alpha", "log_sigma2")):
                 parameter.copy_(torch.linspace(-9.0, 4.0, parameter.numel()).view_as(parameter))
             else:
                 parameter.copy_(torch.randn_like(parameter))
