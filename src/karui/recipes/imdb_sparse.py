@@ -34,7 +34,7 @@ class ImdbRow:
 
 
 _DATA = DataSettings(name="imdb", min_count=2, max_tokens=400, batch_size=128)
-_TRAIN = TrainSettings(max_epochs=6, keep="last", grad_clip_norm=5.0, threads=1)
+_TRAIN = TrainSettings(max_epochs=5, keep="last", grad_clip_norm=5.0, threads=1)
 
 
 def _voc(penalty_weight: float) -> ClassificationRecipe:
@@ -48,7 +48,7 @@ def _voc(penalty_weight: float) -> ClassificationRecipe:
 
 
 _WIDE = ModelSettings(embedding_dim=32)
-_TARGET_TRAIN = replace(_TRAIN, max_epochs=5)
+_TARGET_TRAIN = replace(_TRAIN, max_epochs=3)
 
 
 def _targets() -> list[ClassificationRecipe]:
