@@ -67,3 +67,22 @@ def test_a_shared_table_is_refused_in_one_line(run, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "model.tied must be false for a sparse model" in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("method", ["l0", "vd", "magnitude"])
+def test_the_file_has_the_size_asked_for(run, tmp_path, capsys, method):
+    out, path = tmp_path / "run", tmp_path / "model.karui"
+    options = ["--sparse", method, "--target-size", "2kB", "--epochs", "3", "--set", "model.hidden_size=24"]
+    options += ["--set", "data.bptt_len=16", "--set", "train.lr=0.02"]
+    assert train(out, run.parent / "text.txt", *options) == 0
+    made = answer(capsys, "compact", out, "-o", path)
+    assert 0.97 * 2000 <= path.stat().st_size == made["artifact_bytes"] <= 2000
+    metrics = json.loads((out / "results.json").read_text(encoding="utf-8"))["metrics"]
+    assert metrics["size"] <= 2000
+    assert metrics["test_perplexity"] < 8  # of 11 words
+    found = answer(capsys, "eval", path, "--data", run.parent / "text.txt")
+    assert found["perplexity"] < 8
+    kept = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["sparsity"][
+        "matrices"
+    ]
+    assert kept["output.weight"]["kept"] > 0  # the output's small table does not vanish first

@@ -52,6 +52,21 @@ def test_the_file_has_the_size_asked_for(karui, tmp_path, method):
     code, _, err = karui("compact", run, "-o", file, "--no-baseline")
     assert code == 0, err
     assert 0.97 * 1200 <= file.stat().st_size <= 1200
+    samples_are_unsure(karui, run, method)
+
+
+def samples_are_unsure(karui, run, method):
+    code, out, err = karui("eval", run, "--samples", "5", "--split=valid", "--json")
+    if method == "magnitude":
+        assert (code, "no random weights" in err) == (2, True)
+        return
+    found = json.loads(out)["sampled"]
+    assert found["samples"] == 5
+    assert 0 <= found["mutual_information"] <= found["entropy"] <= 0.6932
+    assert found["mutual_information"] > 1e-6
+    assert json.loads(karui("eval", run, "--samples=5", "--split=valid", "--json")[1])["sampled"] == found
+    assert "mean of 2 draws of the weights: accuracy" in karui("eval", run, "--samples=2", "--split=valid")[1]
+    assert "samples must be at least 1" in karui("eval", run, "--samples=0")[2]
 
 
 KILLED = [
@@ -137,7 +152,12 @@ def test_what_cannot_be_is_one_line(karui, tmp_path, case):
 
 
 SEQUENCES = {
-    "pixels": ("--set=data.side=14", "--set=data.valid_examples=10", "--recurrent=gru", "--set=model.hidden_size=24"),
+    "pixels": (
+        "--set=data.side=14",
+        "--set=data.valid_examples=10",
+        "--recurrent=gru",
+        "--set=model.hidden_size=24",
+    ),
     "music": ("--data=jsb", "--recurrent=lstm", "--set=model.hidden_size=8"),
     "adding": ("--set=data.steps=6", "--set=data.examples=60", "--set=model.hidden_size=32"),
     "copy": ("--set=data.delay=2", "--set=data.examples=60", "--set=model.hidden_size=24"),
@@ -192,3 +212,20 @@ def test_what_such_a_file_cannot_be_is_one_line(karui, tmp_path):
         code, _, err = karui("compact", run, "-o", file, *arguments)
         assert (code, wanted in err, len(err.strip().splitlines())) == (2, True, 1)
         assert not file.exists()
+
+
+def test_prices_a_layer_and_a_falling_temperature(karui, tmp_path):
+    prices = '--set=sparse.l0_lambdas={"recurrent": 0.5, "output": 0}'
+    options = ("--data=jsb", "--set=model.hidden_size=6", "--sparse=l0", "--set=sparse.beta_end=0.3", prices)
+    code, _, err = karui("train", "music", "--out", tmp_path / "run", *options, *FAST[1:], "--epochs=1")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run/config.json").read_text())["sparse"]["beta_end"] == 0.3
+    options = (*options[:-1], '--set=sparse.l0_lambdas={"recurrent": 0.5}')
+    code, _, err = karui("train", "music", "--out", tmp_path / "other", *options, *FAST[1:], "--epochs=1")
+    assert (code, "but not the sparse layer 'output'" in err) == (2, True)
+
+
+def test_samples_of_a_file_are_refused(karui, tmp_path):
+    code, _, err = karui("eval", tmp_path / "model.karui", "--samples=3")
+    assert code == 2
+    assert "--samples draws weights of a run of karui train classify" in err

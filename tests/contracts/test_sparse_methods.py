@@ -252,7 +252,7 @@ def test_hard_concrete_forward_has_the_mean_of_its_gates(layer: str, groups: tup
     for _, mean, state in model.states():
         expected = mean.detach().clone()
         for gate, division in state.gates():
-            used = next((use.scales for use in state._shared if use.gate is gate), True)
+            used = next((use.scales for use in state.shared if use.gate is gate), True)
             if used:
                 expected = expected * division.spread(gate.mean(gate.log_alpha.detach()))
         with torch.no_grad():

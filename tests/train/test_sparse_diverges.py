@@ -17,7 +17,9 @@ DATA = AddingData(steps=4, examples=40, heldout_examples=8, batch_size=10)
 
 def task(method, **sparse):
     settings = SparseSettings(method=method, target_density=0.3, **sparse)
-    return AddingTask(DATA, LayerSettings(recurrent="gru", hidden_size=4), settings, seed=0)
+    made = AddingTask(DATA, LayerSettings(recurrent="gru", hidden_size=4), settings, seed=0)
+    made.hold()
+    return made
 
 
 def diverge(made, folder, **settings):

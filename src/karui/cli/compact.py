@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from karui.cli.compact_language import compact_language_command
-from karui.cli.compact_weights import compact_weights_command
 from karui.cli.compact_summary import Measured, page, summarise, write_summary
+from karui.cli.compact_weights import compact_weights_command
 from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
 from karui.cli.task_table import task_of_run
 from karui.errors import UserError
@@ -72,7 +72,9 @@ def compact(
         return
     if run.is_dir() and (task := task_of_run(run)) != "classify":
         if values != "auto" or levels is not None or tolerance is not None or provenance:
-            raise UserError(f"a run of karui train {task} is stored in fp32: leave out values, levels, tolerance")
+            raise UserError(
+                f"a run of karui train {task} is stored in fp32: leave out values, levels, tolerance"
+            )
         typer.echo(compact_weights_command(run, output, task, max_bytes=budget, as_json=as_json))
         return
     trained = open_run(run)

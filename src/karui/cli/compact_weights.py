@@ -40,7 +40,9 @@ def compact_weights_run(run: Path, output: Path, task_name: str, *, max_bytes: i
         content = encode_masked(masked)
         small = read_masked(content, task.model)
     if max_bytes is not None and len(content) > max_bytes:
-        raise UserError(f"the file takes {len(content):,} bytes, more than {max_bytes:,}; nothing was written")
+        raise UserError(
+            f"the file takes {len(content):,} bytes, more than {max_bytes:,}; nothing was written"
+        )
     figures = []
     with torch.no_grad():
         for model in (masked, small):

@@ -11,6 +11,8 @@ import typer
 
 from karui.cli.eval_language import evaluate_language
 from karui.cli.eval_language import page as language_page
+from karui.cli.eval_samples import page as sampled_page
+from karui.cli.eval_samples import sampled_figures
 from karui.cli.eval_sequences import evaluate_run
 from karui.cli.eval_sequences import page as sequence_page
 from karui.cli.runs import TrainedRun, on_one_thread, open_run, us_per_document
@@ -31,6 +33,10 @@ def evaluate(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     fold: Annotated[int | None, typer.Option(help="Fold, 0 to 9, of a set without a test split.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Also average so many draws of a sparse classifier's weights: its uncertainty."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
 ) -> None:
     """Measure a run or a .karui file on a data set: accuracy, nll, a line a class, microseconds a document.
@@ -42,6 +48,8 @@ def evaluate(
     if split not in SPLITS:
         raise UserError(f"split must be test, valid or train, got {split!r}")
     is_run = model.is_dir()
+    if samples is not None and not (is_run and task_of_run(model) == "classify"):
+        raise UserError(f"--samples draws weights of a run of karui train classify, which {model} is not")
     artifact = None if is_run else _load(model)
     if task_of_run(model) == "lm" if is_run else hasattr(artifact, "perplexity"):
         if label is not None or fold is not None:
@@ -65,7 +73,11 @@ def evaluate(
     else:
         result["us_per_document"] = on_one_thread(lambda: us_per_document(answer, part.texts))
     result = {"model": str(model), "data": part.name, "subset": bool(part.subset), "split": split, **result}
-    typer.echo(json.dumps(_without_nan(result), ensure_ascii=False) if as_json else page(result))
+    drawn = None if samples is None or run is None else sampled_figures(run, part, samples)
+    if drawn is not None:
+        result["sampled"] = drawn
+    shown = page(result) if drawn is None else f"{page(result)}\n\n{sampled_page(drawn)}"
+    typer.echo(json.dumps(_without_nan(result), ensure_ascii=False) if as_json else shown)
 
 
 def _load(path: Path) -> Any:

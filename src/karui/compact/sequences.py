@@ -1,4 +1,4 @@
-"""What a run of pixels, music, adding or copy is delivered as: the masked weights, held sparse, in one safetensors file.
+"""What a run of pixels, music, adding or copy is delivered as: its masked weights, held sparse, in a safetensors file.
 
 Tensors keep their names and shapes, so that the plain model of the recipe takes them as they are. Rows and columns that
 are zero throughout cost a byte for 255 numbers (`karui.compact.sparse_tensors`): cutting them out would save no more.
@@ -31,5 +31,7 @@ def read_masked(content: bytes, model: nn.Module, *, where: str = "the file") ->
     try:
         plain.load_state_dict(decode_tensors(content, where=where))
     except RuntimeError as error:
-        raise UserError(f"{where} holds another model than this one: {str(error).splitlines()[-1].strip()}") from error
+        raise UserError(
+            f"{where} holds another model than this one: {str(error).splitlines()[-1].strip()}"
+        ) from error
     return plain

@@ -138,6 +138,7 @@ class FlopCount:
             name
             for name, layer in model.named_modules()
             if isinstance(layer, SparseLayer)
+            and not layer.lends
             and not any(f"{name}.{key}".lstrip(".") in self.uses for key in layer.weights)
         )
 

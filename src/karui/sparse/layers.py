@@ -16,12 +16,26 @@ from karui.sparse.gate import Gate
 from karui.sparse.weight import Ranked, SparseWeight
 
 
+class Drawn:
+    """What a gate of two layers drew for a step, from the one called first to the other; a copy starts empty."""
+
+    value: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Drawn":
+        return Drawn()
+
+
 class SparseLayer(nn.Module):
     """What all wrapped layers share.
 
     Attributes that a wrapper lacks are the base's (`hidden_size`, `bias`); a sparse weight asked for by its name is the
     value that the next forward would use, a draw in training; the parameter behind it is `base.weight`.
     """
+
+    # Of gates that lie in two layers (`karui.sparse.joint`), in tuples: the lending layer alone registers them.
+    lends: tuple[tuple[Gate, Drawn], ...] = ()
+    borrows: tuple[tuple[Gate, Drawn], ...] = ()
+    partners: tuple["SparseLayer", ...] = ()
 
     def __init__(
         self, base: nn.Module, weights: Mapping[str, SparseWeight], gates: Mapping[str, Gate] | None = None
@@ -42,7 +56,18 @@ class SparseLayer(nn.Module):
 
     def shared_means(self, gate: Gate) -> list[Tensor]:
         """The weights that pass through a gate of the layer, in the order of its divisions."""
-        return [mean for _, mean, state in self.states() if any(g is gate for g, _ in state.gates())]
+        states = (each for layer in (self, *self.partners) for each in layer.states())
+        return [mean for _, mean, state in states if any(g is gate for g, _ in state.gates())]
+
+    def drawn(self) -> dict[Gate, Tensor]:
+        """Factors of the gates that several weights pass through, for one step."""
+        found = {gate: gate.sample() for gate in self.shared_gates().values()}
+        for gate, slot in self.lends:
+            slot.value = found[gate]
+        for gate, slot in self.borrows:
+            found[gate] = gate.sample() if slot.value is None else slot.value
+            slot.value = None
+        return found
 
     def ranked(self) -> list[Ranked]:
         """Scores of everything in this layer that can be pruned."""
@@ -69,7 +94,7 @@ class SparseLayer(nn.Module):
         """All sparse weights as the next forward uses them: a draw in training, else the deployed values."""
         if not self.training:
             return {name: state.deployed(mean) for name, mean, state in self.states()}
-        drawn = {gate: gate.sample() for gate in self.shared_gates().values()}
+        drawn = self.drawn()
         return {name: state.sample(mean, shared=drawn) for name, mean, state in self.states()}
 
     def plain(self) -> nn.Module:
@@ -134,7 +159,7 @@ class SparseEmbedding(SparseLayer):
         """ids of any shape (...) to (..., embedding_dim)."""
         [(_, mean, state)] = self.states()
         rows, inverse = torch.unique(input, return_inverse=True)
-        table = state.sample(mean, rows) if self.training else state.deployed(mean, rows)
+        table = state.sample(mean, rows, shared=self.drawn()) if self.training else state.deployed(mean, rows)
         if self.base.padding_idx is not None:
             table = table * (rows != self.base.padding_idx)[:, None]
         return F.embedding(inverse, table)
@@ -184,7 +209,7 @@ class SparseFactorised(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(..., in_features) to (..., out_features)."""
         base: Any = self.base
-        drawn = {gate: gate.sample() for gate in self.shared_gates().values()} if self.training else {}
+        drawn = self.drawn() if self.training else {}
         states = dict(self.weights.items())
         for name, bias in (("weight_in", None), ("weight_out", base.bias)):
             mean, state = getattr(base, name), states.get(name)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from karui.ops.gaussian_draw import draw_weights
+from karui.ops.sparse_rows import DenseGiven
 from karui.ops.variational_kl import log_alpha, variational_kl
 from karui.sparse.division import Axis, Division, Elements
 from karui.sparse.gate import Cut, Gate
@@ -122,6 +124,7 @@ class VariationalWeight(SparseWeight):
         self.log_sigma2 = nn.Parameter(torch.full_like(weight, 2.0 * method.log_sigma_init))
         self.element = Cut()
         self.elements = Elements(self.shape)
+        self._given = DenseGiven()
 
     def ranked(self, weight: Tensor) -> list[Ranked]:
         """Elements by -log alpha, then the units of the gates."""
@@ -145,16 +148,13 @@ class VariationalWeight(SparseWeight):
 
         Weights are independent, so drawing only the rows that a batch reads gives those rows the same distribution.
         """
-        log_sigma2 = self.log_sigma2
-        if rows is not None:
-            weight, log_sigma2 = weight[rows], log_sigma2[rows]
-        drawn = torch.addcmul(weight, torch.exp(0.5 * log_sigma2), torch.randn_like(weight))
+        drawn = draw_weights(weight, self.log_sigma2, rows, given=self._given)
         return self._scaled(drawn, rows, shared)
 
     @property
     def has_local(self) -> bool:
         """Whether all factors are of rows and columns, so that a product needs no draw of the weight itself."""
-        return all(isinstance(division, Axis) for _, division in self.own_gates()) and not self._shared
+        return all(isinstance(division, Axis) for _, division in self.own_gates()) and not self.shared
 
     def product(
         self,
@@ -211,7 +211,7 @@ class VariationalWeight(SparseWeight):
 
     def penalty(self, weight: Tensor) -> Tensor:
         """KL of all weights and factors in nats, summed."""
-        total = variational_kl(weight, self.log_sigma2)
+        total = variational_kl(weight, self.log_sigma2, given=self._given)
         for gate, _ in self.own_gates():
             part = gate.penalty()
             assert part is not None

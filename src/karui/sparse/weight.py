@@ -90,7 +90,7 @@ class SparseWeight(nn.Module):
         self.places = tuple(gates)
         for place, gate in gates.items():
             self.add_module(place, gate)
-        self._shared = shared  # in a tuple: the layer registers them, once
+        self.shared = shared  # in a tuple: the layer registers them, once
 
     # Which gates there are.
 
@@ -102,7 +102,7 @@ class SparseWeight(nn.Module):
 
     def gates(self) -> list[tuple[Gate, Division]]:
         """All gates of this weight, and how its elements fall into their units."""
-        return [*self.own_gates(), *((use.gate, use.division) for use in self._shared)]
+        return [*self.own_gates(), *((use.gate, use.division) for use in self.shared)]
 
     def cuts(self) -> list[tuple[Cut, Division]]:
         """Everything that decides about an element of this weight: a cut and how elements fall into its units."""
@@ -127,7 +127,7 @@ class SparseWeight(nn.Module):
         """`drawn`, the weight or its given rows, times a draw of every gate that scales it."""
         for gate, division in self.own_gates():
             drawn = drawn * division.spread(gate.sample(rows)).to(drawn.dtype)
-        for gate, division, scales in self._shared:
+        for gate, division, scales in self.shared:
             if scales:
                 factor = gate.sample() if shared is None else shared[gate]
                 drawn = drawn * division.spread(factor).to(drawn.dtype)
@@ -148,7 +148,7 @@ class SparseWeight(nn.Module):
         positions, (R, C) = input.numel() // max(1, input.shape[-1]), self.shape
         rows: Tensor | None = None
         columns: Tensor | None = None
-        for gate, division, scales in (*((g, d, True) for g, d in self.own_gates()), *self._shared):
+        for gate, division, scales in (*((g, d, True) for g, d in self.own_gates()), *self.shared):
             if not scales:
                 continue
             factor = gate.sample() if shared is None or gate not in shared else shared[gate]
@@ -211,7 +211,7 @@ class SparseWeight(nn.Module):
         value = weight if rows is None else weight[rows]
         for gate, division in self.own_gates():
             value = value * division.spread(gate.deployed(rows)).to(value.dtype)
-        for gate, division, scales in self._shared:
+        for gate, division, scales in self.shared:
             if scales:
                 value = value * division.spread(gate.deployed()).to(value.dtype)
         return torch.where(self.keep_mask(weight, rows), value, torch.zeros_like(value))

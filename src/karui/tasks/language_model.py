@@ -15,11 +15,13 @@ from karui.nn.registry import build_recurrent
 from karui.output import registry
 from karui.output.base import OutputLayer
 from karui.output.flat import FlatOutput
+from karui.sparse.joint import join_gates
+from karui.sparse.layers import SparseLayer
 from karui.sparse.outputs import SparseOutput
 from karui.tasks.language_settings import LanguageModelSettings
 from karui.tasks.sequence_model import set_gate_bias
 from karui.tasks.settings import SparseSettings
-from karui.tasks.sparse_task import make_sparse
+from karui.tasks.sparse_task import make_sparse, sparse_method
 
 SAMPLED = frozenset({"importance", "importance-target", "sampled", "nce", "negative", "blackout"})
 FACTORISED = frozenset({"huffman", "class", "adaptive"})
@@ -162,7 +164,20 @@ def build_language_model(
         )
     made = make_sparse(model.with_dense_gradients(), sparse, scope="layer")
     assert isinstance(made, LanguageModel)
+    if settings.one_hot and "gate" in (sparse.groups or ()):
+        _join_gates(made, sparse)
     return made
+
+
+def _join_gates(model: LanguageModel, sparse: SparseSettings) -> None:
+    """Let the columns that the first layer has for each word share its gates, as one matrix would."""
+    table, recurrent = model.embedding, model.recurrent
+    if not isinstance(table, SparseLayer):
+        raise ValueError(  # noqa: TRY004  a setting is wrong
+            "one_hot with the group gate needs weight, word or dimension too: the words' columns share the gates"
+        )
+    assert isinstance(recurrent, SparseLayer)
+    join_gates(table, recurrent, "gate_l0", sparse_method(sparse, scope="layer").gate)
 
 
 @torch.no_grad()

@@ -37,24 +37,28 @@ def make_sparse(
     """
     if settings.method == "none":
         return model
+    method = sparse_method(settings, scope=scope)
+    try:
+        return sparsify(model, method, exclude=tuple(exclude))
+    except ValueError as error:
+        raise UserError(f"sparse: {error}") from error
+
+
+def sparse_method(settings: SparseSettings, *, scope: str = "global") -> Any:
+    """The method of the settings, as `sparsify` takes it; they must name one."""
     own: dict[str, Any] = {} if settings.groups is None else {"groups": settings.groups}
     if settings.method == "vd":
         noise = {"threshold": settings.threshold, "log_sigma_init": settings.log_sigma_init}
-        method: Any = SparseVariationalDropout(**noise, **own)
-    elif settings.method == "l0":
-        method = HardConcrete(
+        return SparseVariationalDropout(**noise, **own)
+    if settings.method == "l0":
+        return HardConcrete(
             drop_rate=settings.drop_rate,
             lambda_=settings.l0_lambdas or settings.l0_lambda,
             beta_end=settings.beta_end,
             **own,
         )
-    else:
-        chosen = scope if settings.scope == "auto" else settings.scope
-        method = MagnitudePruning(regrow=settings.regrow, scope=chosen, **own)
-    try:
-        return sparsify(model, method, exclude=tuple(exclude))
-    except ValueError as error:
-        raise UserError(f"sparse: {error}") from error
+    chosen = scope if settings.scope == "auto" else settings.scope
+    return MagnitudePruning(regrow=settings.regrow, scope=chosen, **own)
 
 
 class SparseTask:
