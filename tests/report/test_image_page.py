@@ -45,7 +45,7 @@ def test_the_section_stands_between_the_markers(folders):
     text = (docs / PAGE).read_text(encoding="utf-8")
     assert text.startswith(f"# Images\n\n{BEGIN}\n\n## Measured\n")
     assert text.endswith(f"\n{END}\n\nBelow.\n")
-    assert "| hard concrete (L0) | 266-88-33 | 1.50 |" in text
+    assert "| hard concrete (L0), units | 266-88-33 | 1.50 |" in text
     assert "### Asked and delivered" in text
     assert "Missed:" not in text
     for name in (SIZES, CURVE):

@@ -39,6 +39,7 @@ def record(recipe: str = "lenet-300-100-l0", *, method: str = "l0", seed: int = 
             "density": 0.1,
             "artifact_bytes": 109_804,
             "dense_bytes": 1_066_920,
+            **({"target_layer_densities": [0.34, 0.29, 0.33]} if recipe == "lenet-300-100-l0" else {}),
             **metrics,
         },
     }
@@ -62,7 +63,7 @@ def test_seeds_make_one_row_and_published_ones_stand_below():
     table = network_table(records, "lenet-300-100")
     first, small, *published = table.rows
     assert first == [
-        "hard concrete (L0)",
+        "hard concrete (L0), units",
         "266-88-33",
         "1.60 ± 0.28",
         "26,773 (10.0 %)",
@@ -116,7 +117,7 @@ def test_targets_stand_beside_each_other():
 def test_wide_networks_say_what_they_were_trained_on():
     curve = [{"epoch": 1, "expected": 0.9, "deployed": 0.6, "expected_density": 0.81}]
     [row] = wide_table(
-        [record("wrn-10-1-subset-l0", model="wrn-10-2", target_density=0.5, flops_curve=curve)]
+        [record("wrn-10-1-subset-l0", model="wrn-10-1", target_density=0.5, flops_curve=curve)]
     ).rows
     assert row[:5] == ["WRN-10-1", "hard concrete (L0)", "mnist, a subset", "50.0 %", "81.0 %"]
 

@@ -120,4 +120,9 @@ def test_size_against_quality():
     assert size_points(records, model="lenet-300-100") == {"l0": [(50, 3.0), (110, 1.5)], "none": [(90, 2.5)]}
     picture = size_against_quality(records, models=("lenet-300-100", "lenet-5", "wrn"))
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    held = {
+        **record("l0", "a", 70, 1.9),
+        "metrics": {**records[0]["metrics"], "target_layer_densities": [0.3]},
+    }
+    assert list(size_points([held, records[2]], model="lenet-300-100")) == ["l0-units", "l0"]
     assert size_against_quality([], models=("lenet-5",)) == ""

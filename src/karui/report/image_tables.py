@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from karui.report.sparse_figures import METHODS
+from karui.report.sparse_figures import METHODS, method_of
 from karui.report.tables import Column, Table
 
 Records = Sequence[Mapping[str, Any]]
@@ -98,7 +98,7 @@ def network_table(records: Records, network: str) -> Table:
     groups = [group for group in _groups(records, network).values() if not is_asked(group[0])]
     order = list(METHODS)
     for group in sorted(
-        groups, key=lambda each: (order.index(each[0]["method"]), -_mean(each, "dense_bytes"))
+        groups, key=lambda each: (order.index(method_of(each[0])), -_mean(each, "dense_bytes"))
     ):
         table.rows.append(_own_row(group, network))
     if table.rows:
@@ -175,7 +175,7 @@ def _groups(records: Records, network: str) -> dict[str, list[Mapping[str, Any]]
 def _own_row(group: Records, network: str) -> list[str]:
     record = group[0]
     shapes = list(dict.fromkeys("-".join(map(str, each["metrics"]["architecture"])) for each in group))
-    named = METHODS[record["method"]]
+    named = METHODS[method_of(record)]
     seeds = f"{len(group)} seeds" if len(group) > 1 else "one seed"
     weights, flops = unit_costs(network, DENSE_UNITS[network])
     biases = sum(DENSE_UNITS[network]) - (784 if network == "lenet-300-100" else 800) + 10

@@ -14,6 +14,7 @@ from karui.report.tables import Column, Table
 
 COLORS = (VALID, *SERIES, MUTED)
 METHODS = {
+    "l0-units": "hard concrete (L0), units",
     "l0": "hard concrete (L0)",
     "vd": "sparse variational dropout",
     "magnitude": "magnitude pruning",
@@ -124,6 +125,11 @@ def _histograms(details: Mapping[str, Any]) -> str | None:
     return as_svg(figure, f"Histograms of {details.get('score', 'score')} of each layer")
 
 
+def method_of(record: Mapping[str, Any]) -> str:
+    """A key of `METHODS`: the record's method; "l0-units" where each layer was to keep a number of its units."""
+    return "l0-units" if "target_layer_densities" in record["metrics"] else str(record["method"])
+
+
 def size_points(records: Sequence[Mapping[str, Any]], *, model: str) -> dict[str, list[tuple[float, float]]]:
     """(bytes of the file, test error in percent) by method, of one network; seeds of a recipe make one point."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
@@ -134,7 +140,7 @@ def size_points(records: Sequence[Mapping[str, Any]], *, model: str) -> dict[str
             and "test_error" in metrics
             and "artifact_bytes" in metrics
         ):
-            key = (record["method"], record["recipe"])
+            key = (method_of(record), record["recipe"])
             found.setdefault(key, []).append((metrics["artifact_bytes"], metrics["test_error"]))
     lines: dict[str, list[tuple[float, float]]] = {}
     for (method, _), points in found.items():
@@ -158,10 +164,10 @@ def size_against_quality(
         return ""
     figure, axes = _figure(len(panels), height=3.4, width_each=4.6)
     for axis, (model, lines) in zip(axes, panels.items(), strict=True):
-        for color, (method, points) in zip(COLORS, lines.items(), strict=False):
+        for method, points in lines.items():
             axis.plot(
                 *zip(*points, strict=True),
-                color=color,
+                color=COLORS[list(METHODS).index(method)],
                 marker="o",
                 ms=4,
                 linewidth=1.4,
