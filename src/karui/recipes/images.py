@@ -93,7 +93,7 @@ _WIDE_TRAIN = TrainSettings(
     penalty_ramp=0.0,
     keep="last",
 )
-_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=15, milestones=(8, 11, 13), threads=1)
+_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=15, milestones=(8, 11, 13), threads=1, precision="bf16-mixed")
 
 # architecture -> live units of each layer over all of them; a little more than the quotient, so that rounding is down
 _ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -119,6 +119,8 @@ def _lenet(network: str, kind: str, **parts: Any) -> ImageRecipe:
     sparse = ImageSparse(**parts.pop("sparse", {}))
     epochs = _EPOCHS[network]
     train = replace(_LENET_TRAIN, max_epochs=epochs.get(kind, epochs.get("asked", 8)), **parts)
+    if network == "lenet-5":  # convolutions in 16 bits: 25 ms a step in place of 40 on one core that has them
+        train = replace(train, precision="bf16-mixed")
     if sparse.method == "vd":  # its KL is what keeps weights small
         train = replace(train, weight_decay=0.0)
     if sparse.target is not None:  # each evaluation looks for the weights that fit
