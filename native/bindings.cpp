@@ -10,6 +10,7 @@ void bind_layer(nb::module_& m);
 void bind_step(nb::module_& m);
 void bind_tree(nb::module_& m);
 void bind_output(nb::module_& m);
+void bind_sparse(nb::module_& m);
 void bind_tokenise(nb::module_& m);
 void bind_coder(nb::module_& m);
 void bind_engine(nb::module_& m);
@@ -25,6 +26,7 @@ NB_MODULE(_native, m) {
     bind_step(m);
     bind_tree(m);
     bind_output(m);
+    bind_sparse(m);
     bind_tokenise(m);
     bind_coder(m);
     bind_engine(m);

@@ -29,6 +29,29 @@ inline float exp_(float x) {
 }
 inline double exp_(double x) { return std::exp(x); }
 
+inline float exp_bounded_(float x) {
+    // exp_ for |x| < 80: two thirds of its instructions.
+    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // its lowest bits hold the integer nearest to x / ln 2
+    const float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const float y = p * r * r + r + 1.0f;
+    int32_t bits, power;
+    std::memcpy(&bits, &y, 4);
+    std::memcpy(&power, &shifted, 4);
+    bits += static_cast<int32_t>(static_cast<uint32_t>(power) << 23);
+    float result;
+    std::memcpy(&result, &bits, 4);
+    return result;
+}
+inline double exp_bounded_(double x) { return std::exp(x); }
+
 inline float log_(float x) {
     // log(x) for x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)); Cephes' polynomial for log(m).
     int32_t bits;
@@ -53,6 +76,20 @@ inline float log_(float x) {
     return m + y + n * 0.693359375f;
 }
 inline double log_(double x) { return std::log(x); }
+
+inline float sqrt_(float x) { return __builtin_sqrtf(x); }
+inline double sqrt_(double x) { return std::sqrt(x); }
+
+// Sine and cosine of |t| <= pi / 4; Cephes' polynomials.
+inline void small_sine_cosine(float t, float& sine, float& cosine) {
+    const float z = t * t;
+    sine = t + t * z * (-1.6666654611e-1f + z * (8.3321608736e-3f + z * -1.9515295891e-4f));
+    cosine = 1.0f - 0.5f * z + z * z * (4.166664568298827e-2f + z * (-1.388731625493765e-3f + z * 2.443315711809948e-5f));
+}
+inline void small_sine_cosine(double t, double& sine, double& cosine) {
+    sine = std::sin(t);
+    cosine = std::cos(t);
+}
 
 template <typename R>
 inline R sigmoid_(R x) {

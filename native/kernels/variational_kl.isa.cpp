@@ -16,25 +16,50 @@ static inline R clipped(R a) {
     return a > R(8) ? R(8) : a;
 }
 
+constexpr int lanes = 32, per_lane = 8, tile = lanes * per_lane;
+
+// Nats of one weight without log(1 + e) / 2, whose 1 + e is multiplied into `product`: the logarithms of several weights
+// are one logarithm of their product, at most 2982^8 < 1e28.
 template <typename R>
-static double value(int64_t n, int threads, const R* __restrict weight, const R* __restrict log_sigma2) {
+static inline R nats(R w, R log_sigma2, R& product) {
+    const R a = clipped(log_sigma2 - log_(w * w + R(1e-8)));
+    const R e = exp_bounded_(-a);
+    const R y = R(1) + e;
+    const R Q = R(1) + exp_bounded_(R(1.87320) + R(1.48695) * a);
+    product *= y;
+    // k1 / Q is k1 (1 - sigmoid(k2 + k3 a)) without cancellation; the second term is what y lost by rounding.
+    return (R(0.63576) * y - R(0.5) * ((y - R(1)) - e) * Q) / (Q * y);
+}
+
+template <typename R>
+static inline void add_tile(const R* __restrict weight, const R* __restrict log_sigma2, R* __restrict sums) {
+#pragma omp simd
+    for (int l = 0; l < lanes; ++l) {
+        R sum = R(0), product = R(1);
+#pragma GCC unroll 8
+        for (int j = 0; j < per_lane; ++j) sum += nats(weight[j * lanes + l], log_sigma2[j * lanes + l], product);
+        sums[l] += sum + R(0.5) * log_(product);
+    }
+}
+
+template <typename R>
+static double value(int64_t n, int threads, const R* weight, const R* log_sigma2) {
     const int64_t blocks = (n + block - 1) / block;
     std::vector<double> sums(static_cast<size_t>(blocks));
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t k = 0; k < blocks; ++k) {
         const int64_t end = (k + 1) * block < n ? (k + 1) * block : n;
-        R sum = R(0);
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = k * block; i < end; ++i) {
-            const R a = clipped(log_sigma2[i] - log_(weight[i] * weight[i] + R(1e-8)));
-            const R e = exp_(-a);
-            const R y = R(1) + e;
-            const R Q = R(1) + exp_(R(1.87320) + R(1.48695) * a);
-            // k1 / Q is k1 (1 - sigmoid(k2 + k3 a)) without cancellation; the rest is log1p(e) / 2, whose second term is
-            // what y lost by rounding. One division serves both.
-            sum += (R(0.63576) * y - R(0.5) * ((y - R(1)) - e) * Q) / (Q * y) + R(0.5) * log_(y);
+        alignas(64) R by_lane[lanes] = {};
+        int64_t i = k * block;
+        for (; i + tile <= end; i += tile) add_tile(weight + i, log_sigma2 + i, by_lane);
+        double sum = 0.0;
+        for (const R one : by_lane) sum += static_cast<double>(one);
+        for (; i < end; ++i) {
+            R product = R(1);
+            const R rest = nats(weight[i], log_sigma2[i], product);
+            sum += static_cast<double>(rest + R(0.5) * log_(product));
         }
-        sums[static_cast<size_t>(k)] = static_cast<double>(sum);
+        sums[static_cast<size_t>(k)] = sum;
     }
     double total = 0.0;
     for (const double sum : sums) total += sum;
@@ -50,8 +75,8 @@ static void gradient_block(int64_t n, R s, const R* __restrict weight, const R* 
         const R square = w * w + R(1e-8);
         const R a = log_sigma2[i] - log_(square);
         const R c = clipped(a);
-        const R e = exp_(-c);
-        const R E = exp_(R(1.87320) + R(1.48695) * c);
+        const R e = exp_bounded_(-c);
+        const R E = exp_bounded_(R(1.87320) + R(1.48695) * c);
         const R y = R(1) + e;
         const R QQ = (R(1) + E) * (R(1) + E);  // at most 1e12, y at most 3e3
         const R inside = a > R(-8) && a < R(8) ? s : R(0);

@@ -89,6 +89,10 @@ class Gate(Cut):
         """
         raise NotImplementedError
 
+    def scale(self, weight: Tensor, division: Division, rows: Tensor | None = None) -> Tensor:
+        """A weight, or its given rows, times factors of one training step."""
+        return weight * division.spread(self.sample(rows)).to(weight.dtype)
+
     def deployed(self, rows: Tensor | None = None) -> Tensor:
         """Factors at test time, zero where pruned."""
         raise NotImplementedError
@@ -107,6 +111,10 @@ class Gate(Cut):
 
     def renew(self, *weights: Tensor) -> None:
         """Take the mask that the cut gives now, for methods whose masks stand still in between."""
+
+    def expected_elements(self, division: Division) -> Tensor | None:  # noqa: ARG002
+        """Expected number of kept elements of a weight with no other gate, (), where there is a short way to it."""
+        return None
 
     def penalty(self) -> Tensor | None:
         """What the gate itself adds to the loss (KL in nats), or None; costs a weight are counted by the weight."""

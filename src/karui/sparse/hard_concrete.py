@@ -13,17 +13,17 @@ projection (`karui.sparse.project`) makes the deployed count what the training a
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from karui.sparse.division import Division
+from karui.ops import hard_concrete as op
+from karui.sparse.division import Blocks, Division, Elements
 from karui.sparse.gate import Gate
 from karui.sparse.groups import check_groups
 from karui.sparse.weight import SharedGate, SparseWeight
 
-EPSILON = 1e-6  # u stays this far from 0 and 1
 LOW, HIGH = -10.0, math.log(100.0)
 """Bounds of log alpha. The published lower one, log 0.01, keeps P(z > 0) above 4.7 %: no target below that could be
 reached; at -10 it is 0.02 %. The upper one is the published."""
@@ -100,6 +100,30 @@ def of_layer(name: str, value: float | Mapping[str, float], layer: str) -> float
     return value[layer]
 
 
+class _Counted(NamedTuple):
+    """The expected count that came with a draw, and what it depends on."""
+
+    division: Division
+    beta: float
+    version: int
+    found: op.Counted
+
+    def fits(self, division: Division, beta: float, log_alpha: Tensor) -> bool:
+        """Whether this is the count now, with a graph that a backward pass can still go through."""
+        return (
+            self.found.state.is_open
+            and (division, beta) == (self.division, self.beta)
+            and self.version == log_alpha._version  # noqa: SLF001
+            and self.found.count.requires_grad == (log_alpha.requires_grad and torch.is_grad_enabled())
+        )
+
+    def __deepcopy__(self, memo: Any) -> None:  # a copied gate has drawn nothing
+        return None
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
 class HardConcreteGate(Gate):
     """Hard concrete gates, one draw a mini-batch, shared by its time steps and sequences."""
 
@@ -109,6 +133,7 @@ class HardConcreteGate(Gate):
         self.gamma, self.zeta = method.gamma, method.zeta
         start = math.log(1.0 - drop_rate) - math.log(drop_rate)
         self.log_alpha = nn.Parameter(start + 0.01 * torch.randn(self.units))
+        self._counted: _Counted | None = None
 
     def anneal(self, progress: float) -> None:
         """Set the temperature: geometric from `beta` to `beta_end` while progress goes from 0 to 1."""
@@ -116,17 +141,50 @@ class HardConcreteGate(Gate):
             share = min(max(progress, 0.0), 1.0)
             self.beta = self.beta_start ** (1.0 - share) * self.beta_end**share
 
+    @property
+    def law(self) -> op.Law:
+        """The constants as they are now."""
+        return op.Law(self.beta, self.gamma, self.zeta, LOW, HIGH)
+
     def sample(self, rows: Tensor | None = None, *, shape: tuple[int, ...] = ()) -> Tensor:
         """Draw gates; those that `rows` do not meet are independent, so they need not be drawn."""
-        with torch.no_grad():  # as published, after each step; no gate is ever stuck beyond a bound
+        if rows is None and not shape and op.runs_compiled(self.log_alpha):
+            return self._draw(None, None)
+        log_alpha = self.divisions[0].take(self._bounded(), rows)
+        return op.draw(log_alpha.expand(*shape, *log_alpha.shape).contiguous(), self.law)
+
+    def scale(self, weight: Tensor, division: Division, rows: Tensor | None = None) -> Tensor:
+        """A weight, or its given rows, times gates: drawn and multiplied at once where each has an element or block."""
+        block = (division.height, division.width) if isinstance(division, Blocks) else None
+        if not isinstance(division, Elements | Blocks):
+            return super().scale(weight, division, rows)
+        if rows is None and op.runs_compiled(self.log_alpha, weight):
+            return self._draw(weight, block)
+        return op.draw(division.take(self._bounded(), rows), self.law, weight=weight, block=block)
+
+    def _draw(self, weight: Tensor | None, block: tuple[int, int] | None) -> Tensor:
+        """Draw all gates, and remember the count that comes with them for the penalty of the same step."""
+        division = self.divisions[0]
+        found = op.draw_with_count(
+            self.log_alpha, self.law, weight=weight, block=block, sizes=division.sizes(self.log_alpha.device)
+        )
+        self._counted = _Counted(division, self.beta, self.log_alpha._version, found)  # noqa: SLF001
+        return found.drawn
+
+    def _bounded(self) -> Tensor:
+        """Log alpha within its bounds: as published, after each step; no gate is ever stuck beyond a bound."""
+        with torch.no_grad():
             self.log_alpha.clamp_(LOW, HIGH)
-        log_alpha = self.divisions[0].take(self.log_alpha, rows)
-        if shape:
-            log_alpha = log_alpha.expand(*shape, *log_alpha.shape)
-        noise = torch.rand(log_alpha.shape, dtype=log_alpha.dtype, device=log_alpha.device)
-        noise = noise.logit_(EPSILON).mul_(1.0 / self.beta)
-        s = torch.sigmoid(torch.add(noise, log_alpha, alpha=1.0 / self.beta))
-        return F.hardtanh(torch.add(s.new_full((), self.gamma), s, alpha=self.zeta - self.gamma), 0.0, 1.0)
+        return self.log_alpha
+
+    def expected_elements(self, division: Division) -> Tensor | None:
+        """That of the last draw, where nothing has changed since; or computed."""
+        if not op.runs_compiled(self.log_alpha):
+            return None
+        last = self._counted
+        if last is not None and last.fits(division, self.beta, self.log_alpha):
+            return last.found.count
+        return op.count_open(self.log_alpha, self.law, division.sizes(self.log_alpha.device))
 
     def deployed(self, rows: Tensor | None = None) -> Tensor:
         """The test gate; where a projection keeps a unit whose test gate is zero, the mean of its gate."""

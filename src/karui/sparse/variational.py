@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from karui.ops.gaussian_draw import draw_weights
+from karui.ops.gaussian_draw import draw_outputs, draw_weights
 from karui.ops.sparse_rows import DenseGiven
 from karui.ops.variational_kl import log_alpha, variational_kl
 from karui.sparse.division import Axis, Division, Elements
@@ -203,7 +203,7 @@ class VariationalWeight(SparseWeight):
             input = input * column.sample(shape=shape).view(*input.shape[:2], *tail)  # noqa: A001
         mean = product(input, weight, None if isinstance(row, Gate) else bias)
         variance = product(input * input, torch.exp(self.log_sigma2), None)
-        drawn = mean + torch.sqrt(variance + 1e-8) * _noise_like(mean)
+        drawn = draw_outputs(mean, variance)
         if not isinstance(row, Gate):
             return drawn
         drawn = drawn * row.sample(shape=shape).view(*drawn.shape[:2], *tail)
@@ -224,13 +224,3 @@ class VariationalWeight(SparseWeight):
             weight, log_sigma2 = weight[rows], log_sigma2[rows]
         score = -log_alpha(weight, log_sigma2)
         return self.element.select(score, score > -self.threshold, self.elements, rows)
-
-
-def _noise_like(mean: Tensor) -> Tensor:
-    """Standard normal noise in the order of the tensor's memory; `randn_like` takes eight times as long where that is
-    channels_last (33 against 4 ms for 100 images of 20 by 24 by 24).
-    """
-    if mean.dim() != 4 or mean.is_contiguous() or not mean.is_contiguous(memory_format=torch.channels_last):
-        return torch.randn_like(mean)
-    B, C, H, W = mean.shape
-    return torch.randn(B, H, W, C, dtype=mean.dtype, device=mean.device).permute(0, 3, 1, 2)

@@ -126,7 +126,7 @@ class SparseWeight(nn.Module):
     def _scaled(self, drawn: Tensor, rows: Tensor | None, shared: Mapping[Gate, Tensor] | None) -> Tensor:
         """`drawn`, the weight or its given rows, times a draw of every gate that scales it."""
         for gate, division in self.own_gates():
-            drawn = drawn * division.spread(gate.sample(rows)).to(drawn.dtype)
+            drawn = gate.scale(drawn, division, rows)
         for gate, division, scales in self.shared:
             if scales:
                 factor = gate.sample() if shared is None else shared[gate]
@@ -151,11 +151,15 @@ class SparseWeight(nn.Module):
         for gate, division, scales in (*((g, d, True) for g, d in self.own_gates()), *self.shared):
             if not scales:
                 continue
-            factor = gate.sample() if shared is None or gate not in shared else shared[gate]
+            factor = None if shared is None else shared.get(gate)
             if isinstance(division, Axis) and division.dim == 1 and positions < R:
+                factor = gate.sample() if factor is None else factor
                 columns = factor if columns is None else columns * factor
             elif isinstance(division, Axis) and division.dim == 0 and positions < C:
+                factor = gate.sample() if factor is None else factor
                 rows = factor if rows is None else rows * factor
+            elif factor is None:
+                weight = gate.scale(weight, division)
             else:
                 weight = weight * division.spread(factor).to(weight.dtype)
         inner = bias if rows is None else None
@@ -184,6 +188,11 @@ class SparseWeight(nn.Module):
 
     def expected_kept(self, weight: Tensor) -> Tensor:
         """Expected number of kept elements, differentiable: () in the dtype of the probabilities."""
+        if len(self.places) == 1 and not self.shared and self.zero_row is None:
+            [(gate, division)] = self.own_gates()
+            count = gate.expected_elements(division)
+            if count is not None:
+                return count
         return count_open(self.open_probabilities(weight), self.shape, zero_row=self.zero_row)
 
     def open_probabilities(self, weight: Tensor) -> list[tuple[Tensor, Division]]:  # noqa: ARG002
