@@ -132,8 +132,10 @@ def _update_pages(pages: Path, results: Path, *, check: bool) -> None:
     """Bring the generated pages up to date, or refuse where they are not."""
     from karui.report.comparison_page import update_pages
     from karui.report.image_page import update_image_page
+    from karui.report.review_page import update_review_page
 
-    differed = update_pages(pages, results, check=check) + update_image_page(pages, results, check=check)
+    updates = (update_pages, update_image_page, update_review_page)
+    differed = [name for update in updates for name in update(pages, results, check=check)]
     if differed and check:
         names = ", ".join(str(pages / name) for name in differed)
         raise UserError(f"{names}: out of date; karui report --results {results} --pages {pages}")

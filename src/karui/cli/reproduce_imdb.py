@@ -54,7 +54,7 @@ def record(
     }
     path = write_record(
         results / FOLDER,
-        task="classification",
+        task="sparse-classification",
         data=recipe.data.name,
         subset=found["subset"],
         recipe=recipe.name,
@@ -81,9 +81,9 @@ def delivered_metrics(recipe: Any, out: Path, *, max_bytes: int | None = None) -
     from karui.sparse import density
 
     run = open_run(out)
-    is_sparse, size = run.is_sparse, recipe.sparse.target_size
-    # Without a size the values are those of the measure of sizes, so that a density comes to a comparable file.
-    levels = MOST_LEVELS if is_sparse and recipe.sparse.has_target and size is None else None
+    is_sparse, target = run.is_sparse, recipe.sparse.target
+    # Without a size the values are those that sizes are measured with, so that files can be compared.
+    levels = MOST_LEVELS if is_sparse and recipe.sparse.target_size is None else None
     made = compact_run(out, max_bytes=max_bytes, levels=levels)
     dense = to_spec(run.dense(), run.words, run.labels, max_tokens=run.max_tokens)
     small = shrink(to_spec(run.masked(), run.words, run.labels, max_tokens=run.max_tokens))
@@ -103,14 +103,8 @@ def delivered_metrics(recipe: Any, out: Path, *, max_bytes: int | None = None) -
         "artifact_bytes": made["artifact_bytes"],
         "values": made["values"],
         "dense_bytes": made["dense"]["artifact_bytes"],
-        "us_per_document": made["us_per_document"],
-        "dense_us_per_document": made["dense"]["us_per_document"],
         "penalty_weight": recipe.train.penalty_weight,
-        **(
-            {}
-            if recipe.sparse.target is None
-            else {f"target_{recipe.sparse.target.kind}": recipe.sparse.target.value}
-        ),
+        **({} if target is None else {f"target_{target.kind}": target.value}),
     }
 
 

@@ -11,7 +11,7 @@ from karui.recipes.classification import ClassificationRecipe
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
 from karui.train.settings import TrainSettings
 
-PENALTIES = (0.1, 0.25, 0.5, 1, 2, 4)
+PENALTIES = (0.1, 0.3, 0.6, 1, 1.4, 2, 4)
 """Weights of the KL / N: 1 is the evidence bound, the published loss. Each is a point of accuracy against words."""
 
 DENSITIES = (0.10, 0.05, 0.02)
@@ -42,13 +42,14 @@ def _voc(penalty_weight: float) -> ClassificationRecipe:
     return ClassificationRecipe(
         name=f"imdb-voc-{penalty_weight:g}",
         data=_DATA,
+        model=ModelSettings(embedding_dim=8, hidden_size=8),
         sparse=SparseSettings(method="vd", groups=("weight", "word")),
         train=replace(_TRAIN, penalty_weight=float(penalty_weight)),
     )
 
 
-_WIDE = ModelSettings(embedding_dim=32)
-_TARGET_TRAIN = replace(_TRAIN, max_epochs=3)
+_WIDE = ModelSettings(embedding_dim=32, hidden_size=8)
+_TARGET_TRAIN = replace(_TRAIN, max_epochs=2)
 
 
 def _targets() -> list[ClassificationRecipe]:
@@ -70,7 +71,7 @@ def _targets() -> list[ClassificationRecipe]:
     ]
 
 
-_SMALL = {200: (20_000, 12, 16), 50: (10_000, 4, 8), 20: (3_800, 4, 8)}
+_SMALL = {200: (20_000, 12, 8), 50: (10_000, 4, 8), 20: (3_800, 4, 8)}
 """Words, width of the embedding and units of a dense model whose int8 file takes so many kB."""
 
 

@@ -1,0 +1,131 @@
+"""The generated part of `docs/sparsity.md`, a classifier of film reviews, and its picture: no figure is typed in."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from karui.report.figures import MUTED, VALID, as_png, styled
+from karui.report.generated import Picture, update_part
+from karui.report.image_tables import TOLERANCE
+from karui.report.records import read_records
+from karui.report.review_tables import (
+    DENSE,
+    PUBLISHED,
+    asked_table,
+    average,
+    groups,
+    misses,
+    reviews,
+    word_groups,
+    words_table,
+)
+
+PAGE, MARKER, CURVE = "sparsity.md", "sparse-imdb", "sparsity-words.png"
+
+MEASURED = (
+    "A bidirectional SRU reads the first {tokens} words of a review and learns from the labels alone; figures are "
+    "those of the .karui file on all {texts:,} test reviews, settings were chosen on validation reviews. Weights left "
+    "are numbers of the model that are not zero, biases included; live units are columns of the embedding, then units "
+    "forward and backward. Published weights are compared with their own dense model. Trained on {machines}, "
+    "torch {versions}."
+)
+ASKED = (
+    "A gate, a noise or a mask for each weight of the wider model, {columns} columns and {units} units a direction "
+    "(dense {dense:,} B in fp32), int8 files. Dense models of these bytes have fewer words, columns and units. A "
+    "record more than {tolerance:g} % off, or above a size, is marked."
+)
+TEST_REVIEWS = 25_000
+
+
+def section(records: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of what is generated; "" without records."""
+    own = reviews(records)
+    if not own:
+        return ""
+    first = own[0]["settings"]
+    machines, versions = (sorted({str(record[key]) for record in own}) for key in ("hardware", "torch"))
+    out = [
+        "## Film reviews",
+        MEASURED.format(
+            tokens=first["data"]["max_tokens"],
+            texts=TEST_REVIEWS,
+            machines=" and ".join(machines),
+            versions=" and ".join(versions),
+        ),
+    ]
+    words = words_table(own)
+    if words.rows:
+        out += ["### Words", words.to_markdown(), f"![Test accuracy against words kept]({CURVE})"]
+    asked = asked_table(own)
+    if asked.rows:
+        wide = next(record for record in own if any(key.startswith("target_") for key in record["metrics"]))
+        model = wide["settings"]["model"]
+        lead = ASKED.format(
+            columns=model["embedding_dim"],
+            units=model["hidden_size"],
+            dense=wide["metrics"]["dense_bytes"],
+            tolerance=100 * TOLERANCE,
+        )
+        out += ["### Asked and delivered", lead, asked.to_markdown()]
+    missed = [f"- {line}" for line in misses(own)]
+    out += ["\n".join(["Missed:", "", *missed])] if missed else []
+    return "\n\n".join(out) + "\n"
+
+
+def update_review_page(docs: Path, results: Path, *, check: bool = False) -> list[str]:
+    """Write section and picture where they are not those of the records; return the names that differed.
+
+    With `check` nothing is written. Raises UserError where there is no such folder, or only one of the markers.
+    """
+    records = read_records(results)
+    pictures = {CURVE: Picture(_points(records), lambda mark: words_picture(records, made_from=mark))}
+    return update_part(docs / PAGE, MARKER, section(records), pictures, check=check)
+
+
+@styled
+def words_picture(records: Sequence[Mapping[str, Any]], *, made_from: str = "") -> bytes:
+    """Test accuracy against words kept, a logarithmic axis, the published points and the dense model beside it."""
+    from karui.report.figures import SERIES, _figure
+
+    data = _points(records)
+    figure, (axis,) = _figure(1, height=3.6, width_each=7.6)
+    curve = [(words, 100 * accuracy) for words, accuracy in data["mean"]]
+    axis.plot(
+        *zip(*curve, strict=True), color=VALID, linewidth=1.6, marker="o", ms=5, label="karui, by penalty"
+    )
+    seeds = [(words, 100 * accuracy) for words, accuracy in data["seeds"]]
+    axis.plot(*zip(*seeds, strict=True), color=VALID, linestyle="", marker=".", ms=4, alpha=0.6)
+    for name, words, accuracy in data["published"]:
+        axis.plot(words, 100 * accuracy, color=SERIES[0], linestyle="", marker="D", ms=5)
+        axis.annotate(
+            name, (words, 100 * accuracy), textcoords="offset points", xytext=(7, -3), fontsize=8, color=MUTED
+        )
+    axis.plot([], [], color=SERIES[0], linestyle="", marker="D", ms=5, label="published")
+    if data["dense"]:
+        axis.axhline(100 * data["dense"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="dense")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.xaxis.set_minor_formatter(lambda *_: "")
+    axis.set_title("IMDb: test accuracy against words kept")
+    axis.set_xlabel("words kept")
+    axis.set_ylabel("test accuracy, %")
+    axis.legend(fontsize=8, loc="lower right")
+    return as_png(figure, made_from=made_from)
+
+
+def _points(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the picture shows; empty without a point of our own."""
+    found = word_groups(records)
+    if not found:
+        return {}
+    dense = groups(records).get(DENSE, [])
+    return {
+        "mean": [(average(group, "words_kept"), average(group, "test_accuracy")) for group in found],
+        "seeds": [
+            (record["metrics"]["words_kept"], record["metrics"]["test_accuracy"])
+            for group in found
+            for record in group
+        ],
+        "published": [(each.method, each.words, each.accuracy) for each in PUBLISHED],
+        "dense": average(dense, "test_accuracy") if dense else None,
+    }
