@@ -66,7 +66,7 @@ def samples_are_unsure(karui, run, method):
     assert found["mutual_information"] > 1e-6
     assert json.loads(karui("eval", run, "--samples=5", "--split=valid", "--json")[1])["sampled"] == found
     assert "mean of 2 draws of the weights: accuracy" in karui("eval", run, "--samples=2", "--split=valid")[1]
-    assert "samples must be at least 1" in karui("eval", run, "--samples=0")[2]
+    assert "samples must be at least 1" in karui("eval", run, "--samples=0", "--split=valid")[2]
 
 
 KILLED = [

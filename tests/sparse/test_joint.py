@@ -1,6 +1,7 @@
 """W+G+N with one-hot words: one variable for a word's column and the recurrent row that one pre-activation adds up."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +64,11 @@ def test_there_is_one_gate_for_both_and_masks_agree(method, recurrent, gates):
 
 def test_one_draw_serves_both_layers_and_each_step_has_a_new_one():
     model = make("l0", groups=("word", "gate")).train()
+    table: Any = model.embedding
+    [(gate, slot)] = table.lends
     base, seen = model.recurrent.base.weight_hh_l0.detach(), []
     for _ in range(3):
-        model.embedding(IDS)
-        [(gate, slot)] = model.embedding.lends
+        table(IDS)
         drawn = slot.value.detach().clone()
         current = model.recurrent.current()["weight_hh_l0"].detach()
         assert torch.allclose(current, base * drawn[:, None])
