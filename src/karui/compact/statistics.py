@@ -76,7 +76,7 @@ def fold_constants(direction: Direction, activation: str) -> None:
     b_phi, b_r, _ = biases(direction)
     constant = ~weight_r.any(axis=1)
     values = activate(b_r[constant], activation)
-    b_phi[:] = (b_phi + weight_phi[:, constant].astype(np.float64) @ values).astype(np.float32)
+    b_phi[:] = b_phi + weight_phi[:, constant].astype(np.float64) @ values
     weight_phi[:, constant] = 0.0
 
 

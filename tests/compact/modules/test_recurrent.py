@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import karui
 from karui.compact import compact_module
-from karui.compact.modules.plain import SelectInput, UnevenRecurrence, reversed_rows
+from karui.compact.modules.plain import SelectInput
+from karui.compact.modules.uneven import UnevenRecurrence, reversed_rows
 from tests.compact.modules.user_models import compacted, drop_columns, drop_rows, prune, randomise
 
 KINDS = [nn.LSTM, nn.GRU, karui.LSTM, karui.GRU]
@@ -270,7 +271,6 @@ def test_options_without_a_rule_keep_all_units():
     for layer in (
         nn.LSTM(4, 6, proj_size=3),
         karui.LSTM(4, 6, layer_norm="post"),
-        karui.SRUpp(4, 6, attention_size=2),
     ):
         model = randomise(_Wrapped(layer, 3 if layer.proj_size else 6))
         drop_columns(model.out, 0)
