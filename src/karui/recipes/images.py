@@ -67,7 +67,7 @@ _LENET_TRAIN = TrainSettings(
     threads=1,
 )
 _EPOCHS = {
-    "lenet-300-100": {"l0": 24, "vd": 12, "magnitude": 16, "dense": 16, "small": 16, "asked": 6},
+    "lenet-300-100": {"l0": 24, "vd": 8, "magnitude": 16, "dense": 16, "small": 16, "asked": 4},
     "lenet-5": {"l0": 10, "vd": 6, "magnitude": 8, "dense": 8, "small": 8},
 }
 _PUBLISHED_TRAIN = TrainSettings(
@@ -94,7 +94,7 @@ _WIDE_TRAIN = TrainSettings(
     penalty_ramp=0.0,
     keep="last",
 )
-_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=15, milestones=(8, 11, 13), threads=1, precision="bf16-mixed")
+_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=10, milestones=(5, 7, 9), threads=1, precision="bf16-mixed")
 
 # architecture -> live units of each layer over all of them; a little more than the quotient, so that rounding is down
 _ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
