@@ -11,18 +11,16 @@ from karui.memory import keep_for_training
 if sys.argv[1] == "kept" and not keep_for_training():
     sys.exit(3)
 import torch
-def churn():
-    for _ in range(6):
-        torch.ones(16_000_000)
-churn()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-churn()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+for _ in range(24):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16_000_000)
+    last = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(last)
 """
 
 
 def faults(kind: str, **environment: str) -> int | None:
-    """Page faults of six tensors of 64 MB after six others; None where the system cannot keep memory."""
+    """Page faults of a tensor of 64 MB after many others; None where the system cannot keep memory."""
     found = subprocess.run(
         [sys.executable, "-c", COUNT_FAULTS, kind],
         capture_output=True,
@@ -40,8 +38,8 @@ def test_freed_memory_is_kept_for_the_next_tensor():
     kept = faults("kept")
     if kept is None:
         pytest.skip("this system's allocator takes no such wish")
-    assert kept < 2000
-    assert faults("plain") > 20_000  # each page of each tensor, 4 KB at a time
+    assert kept < 100
+    assert faults("plain") > 10_000  # each page of each tensor, 4 KB at a time
 
 
 def test_an_environment_with_wishes_of_its_own_is_left_alone():
