@@ -206,7 +206,7 @@ class Projection:
     def _trim(self, count: int, level: float) -> None:
         """Keep the best `count` of the elements whose groups are open down to `level`."""
         alive: list[tuple[_Units, Tensor]] = []
-        opened = self._masks([int((units.score >= level).sum()) for units in self.units])
+        opened = [units.score >= level for units in self.units]
         for shape, parts, zero_row in self.weights:
             groups = torch.ones(shape, dtype=torch.bool, device=self.units[0].score.device)
             for u, division in parts:
