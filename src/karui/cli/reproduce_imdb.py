@@ -77,7 +77,7 @@ def delivered_metrics(recipe: Any, out: Path, *, max_bytes: int | None = None) -
     from karui.cli.runs import open_run
     from karui.compact.convert import to_spec
     from karui.compact.counting import architecture, kept_numbers, matrix_flops
-    from karui.compact.shrink import shrink
+    from karui.runtime.reader import read
     from karui.sparse import density
 
     run = open_run(out)
@@ -86,7 +86,7 @@ def delivered_metrics(recipe: Any, out: Path, *, max_bytes: int | None = None) -
     levels = MOST_LEVELS if is_sparse and recipe.sparse.target_size is None else None
     made = compact_run(out, max_bytes=max_bytes, levels=levels)
     dense = to_spec(run.dense(), run.words, run.labels, max_tokens=run.max_tokens)
-    small = shrink(to_spec(run.masked(), run.words, run.labels, max_tokens=run.max_tokens))
+    small = read(out / "model.karui")
     tokens = run.max_tokens or 1
     flops, sparse_flops = matrix_flops(small, tokens)
     dense_flops, _ = matrix_flops(dense, tokens)
