@@ -30,6 +30,11 @@ from karui.sparse import (
 from karui.tasks.text_classifier import TextClassifier
 
 LIMIT = 1.4
+"""Of gates: factors on weights that are there anyway."""
+VARIATIONAL_LIMIT = 3.0
+"""Of noise on every weight. By local reparametrisation each product has a second one, of squares, with a backward pass of
+its own, and each weight a variance with its KL and its share of the optimizer: 2 is what the products alone cost, where
+they are all there is. A classifier's steps are not made of such products: they stay below."""
 WORDS, LENGTH = 20_000, 235  # IMDb's
 METHODS: dict[str, dict[str, Any]] = {
     "lenet-300-100": {
@@ -139,11 +144,16 @@ def main() -> None:
         subset=False,
         recipe="gate-step",
         seed=0,
-        metrics={"limit": LIMIT, **metrics},
+        metrics={"limit": LIMIT, "variational_limit": VARIATIONAL_LIMIT, **metrics},
         name=arguments.out.stem,
     )
-    worst = max(figure["ratio"] for figures in metrics.values() for figure in figures.values())
-    raise SystemExit(worst > LIMIT)
+    raise SystemExit(
+        any(
+            figure["ratio"] > (VARIATIONAL_LIMIT if kind.startswith("vd") else LIMIT)
+            for figures in metrics.values()
+            for kind, figure in figures.items()
+        )
+    )
 
 
 if __name__ == "__main__":

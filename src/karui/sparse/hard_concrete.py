@@ -13,7 +13,6 @@ projection (`karui.sparse.project`) makes the deployed count what the training a
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from karui.ops import hard_concrete as op
 from karui.sparse.division import Blocks, Division, Elements
 from karui.sparse.gate import Gate
 from karui.sparse.groups import check_groups
+from karui.sparse.remembered import Remembered, versions
 from karui.sparse.weight import SharedGate, SparseWeight
 
 LOW, HIGH = -10.0, math.log(100.0)
@@ -100,30 +100,6 @@ def of_layer(name: str, value: float | Mapping[str, float], layer: str) -> float
     return value[layer]
 
 
-class _Counted(NamedTuple):
-    """The expected count that came with a draw, and what it depends on."""
-
-    division: Division
-    beta: float
-    version: int
-    found: op.Counted
-
-    def fits(self, division: Division, beta: float, log_alpha: Tensor) -> bool:
-        """Whether this is the count now, with a graph that a backward pass can still go through."""
-        return (
-            self.found.state.is_open
-            and (division, beta) == (self.division, self.beta)
-            and self.version == log_alpha._version  # noqa: SLF001
-            and self.found.count.requires_grad == (log_alpha.requires_grad and torch.is_grad_enabled())
-        )
-
-    def __deepcopy__(self, memo: Any) -> None:  # a copied gate has drawn nothing
-        return None
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
-
-
 class HardConcreteGate(Gate):
     """Hard concrete gates, one draw a mini-batch, shared by its time steps and sequences."""
 
@@ -133,7 +109,7 @@ class HardConcreteGate(Gate):
         self.gamma, self.zeta = method.gamma, method.zeta
         start = math.log(1.0 - drop_rate) - math.log(drop_rate)
         self.log_alpha = nn.Parameter(start + 0.01 * torch.randn(self.units))
-        self._counted: _Counted | None = None
+        self._counted: Remembered | None = None
 
     def anneal(self, progress: float) -> None:
         """Set the temperature: geometric from `beta` to `beta_end` while progress goes from 0 to 1."""
@@ -168,7 +144,8 @@ class HardConcreteGate(Gate):
         found = op.draw_with_count(
             self.log_alpha, self.law, weight=weight, block=block, sizes=division.sizes(self.log_alpha.device)
         )
-        self._counted = _Counted(division, self.beta, self.log_alpha._version, found)  # noqa: SLF001
+        about = (division, self.beta)
+        self._counted = Remembered(found.count, found.state, about, versions(self.log_alpha))
         return found.drawn
 
     def _bounded(self) -> Tensor:
@@ -182,8 +159,8 @@ class HardConcreteGate(Gate):
         if not op.runs_compiled(self.log_alpha):
             return None
         last = self._counted
-        if last is not None and last.fits(division, self.beta, self.log_alpha):
-            return last.found.count
+        if last is not None and last.fits((division, self.beta), self.log_alpha):
+            return last.value
         return op.count_open(self.log_alpha, self.law, division.sizes(self.log_alpha.device))
 
     def deployed(self, rows: Tensor | None = None) -> Tensor:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from karui.ops.gaussian_draw import draw_outputs, draw_weights
-from karui.ops.sparse_rows import DenseGiven
+from karui.ops.gaussian_draw import draw_outputs, draw_weights, draw_weights_with_kl, runs_compiled
 from karui.ops.variational_kl import log_alpha, variational_kl
 from karui.sparse.division import Axis, Division, Elements
 from karui.sparse.gate import Cut, Gate
 from karui.sparse.groups import check_groups
+from karui.sparse.remembered import Remembered, versions
 from karui.sparse.weight import Convolve, Ranked, SharedGate, SparseWeight
 
 SMOOTHNESS = 2.0  # slope of the smooth count of kept weights at the threshold
@@ -124,7 +124,7 @@ class VariationalWeight(SparseWeight):
         self.log_sigma2 = nn.Parameter(torch.full_like(weight, 2.0 * method.log_sigma_init))
         self.element = Cut()
         self.elements = Elements(self.shape)
-        self._given = DenseGiven()
+        self._kl: Remembered | None = None
 
     def ranked(self, weight: Tensor) -> list[Ranked]:
         """Elements by -log alpha, then the units of the gates."""
@@ -148,7 +148,12 @@ class VariationalWeight(SparseWeight):
 
         Weights are independent, so drawing only the rows that a batch reads gives those rows the same distribution.
         """
-        drawn = draw_weights(weight, self.log_sigma2, rows, given=self._given)
+        if torch.is_grad_enabled() and runs_compiled(weight, self.log_sigma2):
+            found = draw_weights_with_kl(weight, self.log_sigma2, rows)
+            about = versions(weight, self.log_sigma2)
+            self._kl, drawn = Remembered(found.kl, found.state, id(weight), about), found.drawn
+        else:
+            drawn = draw_weights(weight, self.log_sigma2, rows)
         return self._scaled(drawn, rows, shared)
 
     @property
@@ -211,7 +216,11 @@ class VariationalWeight(SparseWeight):
 
     def penalty(self, weight: Tensor) -> Tensor:
         """KL of all weights and factors in nats, summed."""
-        total = variational_kl(weight, self.log_sigma2, given=self._given)
+        last = self._kl
+        if last is not None and last.fits(id(weight), weight, self.log_sigma2):
+            total = last.value
+        else:
+            total = variational_kl(weight, self.log_sigma2)
         for gate, _ in self.own_gates():
             part = gate.penalty()
             assert part is not None

@@ -1,14 +1,28 @@
 """Draws from Gaussian posteriors, of weights or of a layer's outputs. Derivation in README.md."""
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor
 
 from karui.ops.choice import FULL_DTYPES, choose_implementation, is_traced
 from karui.ops.gaussian_draw import reference
 from karui.ops.noise import draw_seed
-from karui.ops.sparse_rows import DenseGiven
+
+if TYPE_CHECKING:
+    from karui.ops.gaussian_draw.cpu import Pass
 
 KNOWN = ("reference", "cpp")
+
+
+class DrawnWithKl(NamedTuple):
+    """A draw, and the KL that its backward pass can differentiate at no further cost."""
+
+    drawn: Tensor
+    kl: Tensor
+    """KL of all weights, as `karui.ops.variational_kl` gives it, ()."""
+    state: "Pass"
+    """`is_open` while the draw's backward pass is still to come; after it `kl` has no graph."""
 
 
 def draw_weights(
@@ -16,13 +30,11 @@ def draw_weights(
     log_sigma2: Tensor,
     rows: Tensor | None = None,
     *,
-    given: DenseGiven | None = None,
     implementation: str | None = None,
 ) -> Tensor:
     """One draw of N(mean, exp(log_sigma2)) for every element, or for those of some rows: (len(rows), ...).
 
-    rows: positions (N,) int64, rising, each once. given: tells that both get a dense gradient from elsewhere in the
-    same backward pass (`karui.ops.variational_kl`); that of some rows then comes as a sparse tensor beside it.
+    rows: positions (N,) int64, rising, each once.
     implementation: "reference", "cpp" or None for the fastest at hand.
     Raises ValueError on an unknown implementation, one that cannot take the tensors, or shapes that differ.
     """
@@ -31,10 +43,25 @@ def draw_weights(
         from karui.ops.gaussian_draw import cpu
 
         rows = None if rows is None else rows.contiguous()
-        return cpu.weights(mean.contiguous(), log_sigma2.contiguous(), draw_seed(), rows, given)
+        return cpu.weights(mean.contiguous(), log_sigma2.contiguous(), draw_seed(), rows, None)[0]
     if rows is not None:
         mean, log_sigma2 = mean[rows], log_sigma2[rows]
     return reference.weights(mean, log_sigma2, torch.randn_like(mean))
+
+
+def runs_compiled(mean: Tensor, log_sigma2: Tensor) -> bool:
+    """Tell whether a draw of weights takes the compiled form by itself, with nothing to copy for it."""
+    return _choose(None, mean, log_sigma2) == "cpp" and mean.is_contiguous() and log_sigma2.is_contiguous()
+
+
+def draw_weights_with_kl(mean: Tensor, log_sigma2: Tensor, rows: Tensor | None = None) -> DrawnWithKl:
+    """`draw_weights` in its compiled form, with the KL of all weights: one node of the graph gives both."""
+    from karui.ops.gaussian_draw import cpu
+
+    state = cpu.Pass()
+    drawn, kl = cpu.weights(mean, log_sigma2, draw_seed(), rows, state)
+    assert kl is not None
+    return DrawnWithKl(drawn, kl, state)
 
 
 def draw_outputs(mean: Tensor, variance: Tensor, *, implementation: str | None = None) -> Tensor:

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from karui import _native
 from karui.ops.eager import addresses
-from karui.ops.sparse_rows import DenseGiven, spread_rows
+from karui.ops.variational_kl import cpu as kl
 
 
-def _run(  # noqa: PLR0913
+def _run(
     out: Tensor,
     mean: Tensor | None,
     spread: Tensor,
@@ -29,36 +29,52 @@ def _run(  # noqa: PLR0913
     return out
 
 
+class Pass:
+    """Whether the backward pass of a draw is still to come: after it, the KL of that draw cannot be used again."""
+
+    __slots__ = ("is_open",)
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+
 class _Weights(torch.autograd.Function):
-    """mean + exp(log_sigma2 / 2) noise, of all rows or of those given."""
+    """mean + exp(log_sigma2 / 2) noise, of all rows or of those given; and the KL of all, where it is wanted."""
 
     @staticmethod
     def forward(
-        ctx: Any, mean: Tensor, log_sigma2: Tensor, seed: int, rows: Tensor | None, given: DenseGiven | None
-    ) -> Tensor:
+        ctx: Any, mean: Tensor, log_sigma2: Tensor, seed: int, rows: Tensor | None, state: Pass | None
+    ) -> tuple[Tensor, Tensor | None]:
         shape = mean.shape if rows is None else (len(rows), *mean.shape[1:])
-        # Rows may follow a dense gradient only into one and the same buffer: that of a leaf.
-        ctx.given = given if mean.is_leaf and log_sigma2.is_leaf else None
         ctx.save_for_backward(mean, log_sigma2, rows)
-        ctx.seed = seed
-        return _run(mean.new_empty(shape), mean, log_sigma2, seed=seed, is_variance=False, rows=rows)
+        ctx.seed, ctx.state = seed, state
+        ctx.set_materialize_grads(False)
+        drawn = _run(mean.new_empty(shape), mean, log_sigma2, seed=seed, is_variance=False, rows=rows)
+        return drawn, None if state is None else kl.run_forward(mean, log_sigma2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
         mean, log_sigma2, rows = ctx.saved_tensors
-        needs, of_spread = ctx.needs_input_grad, None
-        if needs[1]:
+        if ctx.state is not None:
+            ctx.state.is_open = False
+        found = (None, None) if grad_kl is None else kl.run_gradient(grad_kl, mean, log_sigma2)
+        if grad is not None:
             grad = grad.contiguous()
             of_spread = torch.empty_like(grad)
             _run(of_spread, None, log_sigma2, seed=ctx.seed, is_variance=False, rows=rows, grad=grad)
-        if rows is None:
-            return grad if needs[0] else None, of_spread, None, None, None
-        sparse = ctx.given is not None and ctx.given.is_now()
-        of_mean = spread_rows(rows, grad, mean, sparse=sparse) if needs[0] else None
-        if of_spread is not None:
-            of_spread = spread_rows(rows, of_spread, log_sigma2, sparse=sparse)
-        return of_mean, of_spread, None, None, None
+            found = tuple(
+                _added(to, rows, part, mean) for to, part in zip(found, (grad, of_spread), strict=True)
+            )
+        return *found, None, None, None
+
+
+def _added(to: Tensor | None, rows: Tensor | None, part: Tensor, like: Tensor) -> Tensor:
+    """The gradient `to` of a whole table, None for zero, plus that of all its rows or of those given."""
+    if rows is None:
+        return part if to is None else to.add_(part)
+    to = torch.zeros_like(like) if to is None else to
+    return to.index_add_(0, rows, part)
 
 
 class _Outputs(torch.autograd.Function):
@@ -86,10 +102,10 @@ def _refuse_second_derivative() -> None:
 
 
 def weights(
-    mean: Tensor, log_sigma2: Tensor, seed: int, rows: Tensor | None, given: DenseGiven | None
-) -> Tensor:
-    """See `karui.ops.gaussian_draw.draw_weights`; float32 or float64 on a CPU, contiguous."""
-    return _Weights.apply(mean, log_sigma2, seed, rows, given)  # type: ignore[return-value]
+    mean: Tensor, log_sigma2: Tensor, seed: int, rows: Tensor | None, state: Pass | None
+) -> tuple[Tensor, Tensor | None]:
+    """See `karui.ops.gaussian_draw.draw_weights`; float32 or float64 on a CPU, contiguous. The KL where state is."""
+    return _Weights.apply(mean, log_sigma2, seed, rows, state)  # type: ignore[return-value]
 
 
 def outputs(mean: Tensor, variance: Tensor, seed: int) -> Tensor:

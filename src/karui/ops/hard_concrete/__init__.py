@@ -1,6 +1,6 @@
-"""Hard concrete gates: draws, their product with a weight, the expected number of open ones. Derivation in README.md."""
+"""Hard concrete gates: draws, products with a weight, the expected number of open ones. Derivation in README.md."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from karui.ops.hard_concrete.reference import Law
 from karui.ops.noise import draw_seed
 
 __all__ = ["Law", "count_open", "draw", "draw_with_count", "runs_compiled"]
+
+if TYPE_CHECKING:
+    from karui.ops.hard_concrete.cpu import Pass
 
 KNOWN = ("reference", "cpp")
 

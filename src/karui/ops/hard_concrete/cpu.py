@@ -40,7 +40,7 @@ class _Draw(torch.autograd.Function):
     """Gates, or a weight times its gates; and the expected number of elements behind open gates."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917  an autograd function takes everything by position
+    def forward(
         ctx: Any,
         log_alpha: Tensor,
         weight: Tensor | None,
@@ -142,7 +142,7 @@ def refuse_second_derivative() -> None:
         raise RuntimeError("compiled gates are differentiable once: choose implementation='reference'")
 
 
-def draw(  # noqa: PLR0913
+def draw(
     log_alpha: Tensor,
     weight: Tensor | None,
     law: Law,

@@ -3,24 +3,16 @@
 import torch
 from torch import Tensor
 
-from karui.ops.sparse_rows import DenseGiven
 from karui.ops.variational_kl import reference
 from karui.ops.variational_kl.reference import log_alpha
 
 __all__ = ["log_alpha", "variational_kl"]
 
 
-def variational_kl(
-    weight: Tensor,
-    log_sigma2: Tensor,
-    *,
-    given: DenseGiven | None = None,
-    implementation: str | None = None,
-) -> Tensor:
+def variational_kl(weight: Tensor, log_sigma2: Tensor, *, implementation: str | None = None) -> Tensor:
     """KL(N(weight, exp(log_sigma2)) || log-uniform) summed over all weights, in nats (Molchanov et al. 2017, eq. 14).
 
-    weight, log_sigma2: tensors of one shape. given: marked when the backward pass has given their dense gradients.
-    implementation: "reference", "cpp" or None for the fastest at hand.
+    weight, log_sigma2: tensors of one shape. implementation: "reference", "cpp" or None for the fastest at hand.
     Raises ValueError on an unknown implementation or shapes that differ.
     """
     if weight.shape != log_sigma2.shape:
@@ -36,4 +28,4 @@ def variational_kl(
         return reference.variational_kl(weight, log_sigma2)
     from karui.ops.variational_kl import cpu
 
-    return cpu.variational_kl(weight, log_sigma2, given)
+    return cpu.variational_kl(weight, log_sigma2)

@@ -8,7 +8,6 @@ from torch import Tensor
 from karui import _native
 from karui.ops.choice import is_traced
 from karui.ops.eager import addresses, eager_twin
-from karui.ops.sparse_rows import DenseGiven
 
 
 def run_forward(weight: Tensor, log_sigma2: Tensor) -> Tensor:
@@ -45,33 +44,24 @@ def _(grad, weight, log_sigma2):  # noqa: ANN001, ANN202, ARG001
 
 
 def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs[:2])
-    ctx.given = inputs[2] if len(inputs) > 2 else None
+    ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     return gradient_op(grad, *ctx.saved_tensors)
 
 
-def _run_eager(weight: Tensor, log_sigma2: Tensor, given: DenseGiven | None) -> Tensor:  # noqa: ARG001
-    return run_forward(weight, log_sigma2)
-
-
 def _eager_backward(ctx: Any, grad: Tensor) -> tuple:
     if torch.is_grad_enabled():
         raise RuntimeError("variational_kl is differentiable once: choose implementation='reference'")
-    if ctx.given is not None:
-        ctx.given.mark()
-    return *run_gradient(grad, *ctx.saved_tensors), None
+    return run_gradient(grad, *ctx.saved_tensors)
 
 
 kl_op.register_autograd(_backward, setup_context=_setup)
-_eager = eager_twin(_run_eager, _setup, _eager_backward)
+_eager = eager_twin(run_forward, _setup, _eager_backward)
 
 
-def variational_kl(weight: Tensor, log_sigma2: Tensor, given: DenseGiven | None = None) -> Tensor:
+def variational_kl(weight: Tensor, log_sigma2: Tensor) -> Tensor:
     """Sum over all weights, in nats; float32 or float64 on a CPU."""
-    weight, log_sigma2 = weight.contiguous(), log_sigma2.contiguous()
-    if is_traced(weight):
-        return kl_op(weight, log_sigma2)
-    return _eager(weight, log_sigma2, given)
+    run: Any = kl_op if is_traced(weight) else _eager
+    return run(weight.contiguous(), log_sigma2.contiguous())
