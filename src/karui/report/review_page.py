@@ -35,6 +35,11 @@ ASKED = (
     "record more than {tolerance:g} % off, or above a size, is marked."
 )
 TEST_REVIEWS = 25_000
+TICKS = (100, 200, 300, 500, 1000, 2000, 5000)
+LABELS = {"SparseVD, W+N": (7, 3), "SparseVD, W+G+N": (7, -9)}
+"""Where the name of a published point stands, in points of type from it; to its right elsewhere."""
+TAUGHT = ("imdb-20kb", "imdb-6kb")
+"""Recipes of the table classification whose models keep words in the same way."""
 
 
 def section(records: Sequence[Mapping[str, Any]]) -> str:
@@ -91,25 +96,35 @@ def words_picture(records: Sequence[Mapping[str, Any]], *, made_from: str = "") 
     figure, (axis,) = _figure(1, height=3.6, width_each=7.6)
     curve = [(words, 100 * accuracy) for words, accuracy in data["mean"]]
     axis.plot(
-        *zip(*curve, strict=True), color=VALID, linewidth=1.6, marker="o", ms=5, label="karui, by penalty"
+        *zip(*curve, strict=True), color=VALID, linewidth=1.6, marker="o", ms=5, label="karui, labels alone"
     )
     seeds = [(words, 100 * accuracy) for words, accuracy in data["seeds"]]
     axis.plot(*zip(*seeds, strict=True), color=VALID, linestyle="", marker=".", ms=4, alpha=0.6)
+    taught = [(words, 100 * accuracy) for words, accuracy in data["taught"]]
+    if taught:
+        label = "karui, taught in part by a linear model (imdb-6kb, imdb-20kb)"
+        axis.plot(*zip(*taught, strict=True), color=SERIES[1], linewidth=1.6, marker="o", ms=5, label=label)
     for name, words, accuracy in data["published"]:
         axis.plot(words, 100 * accuracy, color=SERIES[0], linestyle="", marker="D", ms=5)
         axis.annotate(
-            name, (words, 100 * accuracy), textcoords="offset points", xytext=(7, -3), fontsize=8, color=MUTED
+            name,
+            (words, 100 * accuracy),
+            textcoords="offset points",
+            xytext=LABELS.get(name, (7, -3)),
+            fontsize=8,
+            color=MUTED,
         )
     axis.plot([], [], color=SERIES[0], linestyle="", marker="D", ms=5, label="published")
     if data["dense"]:
         axis.axhline(100 * data["dense"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="dense")
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS])
     axis.xaxis.set_minor_formatter(lambda *_: "")
+    axis.set_xlim(90, 9000)
     axis.set_title("IMDb: test accuracy against words kept")
     axis.set_xlabel("words kept")
     axis.set_ylabel("test accuracy, %")
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="upper left")
     return as_png(figure, made_from=made_from)
 
 
@@ -119,7 +134,14 @@ def _points(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not found:
         return {}
     dense = groups(records).get(DENSE, [])
+    taught: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["task"] == "classification" and record["recipe"] in TAUGHT:
+            taught.setdefault(record["recipe"], []).append(record)
     return {
+        "taught": sorted(
+            (average(group, "words_kept"), average(group, "test_accuracy")) for group in taught.values()
+        ),
         "mean": [(average(group, "words_kept"), average(group, "test_accuracy")) for group in found],
         "seeds": [
             (record["metrics"]["words_kept"], record["metrics"]["test_accuracy"])
