@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
 
+from karui.compact.images import deliver
 from karui.errors import UserError
 from karui.nn.statistical import StatisticalRecurrentUnit
 from karui.sparse import (
@@ -280,3 +281,16 @@ def test_flops_below_one_unit_a_layer_say_what_is_reachable():
     one_each = 2 * (16 * 9 + 4 + 1 + 4)
     with pytest.raises(UserError, match=f"100 FLOPs cannot be met: .* comes to {one_each};"):
         Control(model, Target(flops=100), method="l0", measure=count)
+
+
+@pytest.mark.parametrize(
+    ("method", "groups"), [("l0", ("weight",)), ("l0", ("output",)), ("magnitude", ("weight",))]
+)
+def test_deployed_flops_are_those_of_the_compacted_network(method, groups):
+    torch.manual_seed(0)
+    model = sparsify(lenet(), METHODS[method](groups=groups)).eval()
+    count = FlopCount(model, IMAGES)
+    for keep in (1000, 600):
+        project(model, keep=keep)
+        made = deliver(model, IMAGES)
+        assert count(model) == made.sparse_flops > 0

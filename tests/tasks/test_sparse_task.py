@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from karui.errors import UserError
 from karui.recipes.language import PTB_SPARSE
 from karui.sparse import gate_parameters, harden, kept_parameters, penalty, project
+from karui.sparse.hard_concrete import HardConcreteGate
+from karui.sparse.magnitude import MagnitudeGate, MagnitudeWeight
 from karui.tasks.adding import AddingTask
 from karui.tasks.language import LanguageTask
 from karui.tasks.language_model import build_language_model
@@ -44,6 +46,54 @@ def test_gates_have_a_rate_of_their_own_and_no_decay():
     assert adding(method="l0", gate_lr=0.3).parameter_groups(settings)[1]["lr"] == 0.3
     assert len(adding(method="magnitude", target_density=0.1).parameter_groups(settings)) == 1
     assert len(AddingTask(DATA, LayerSettings(), seed=0).parameter_groups(settings)) == 1
+
+
+def test_the_temperature_falls_over_the_run_and_a_file_answers_the_same():
+    task = adding(method="l0", beta_end=0.2)
+    gates = [module for module in task.model.modules() if isinstance(module, HardConcreteGate)]
+    seen = []
+    for progress in (0.0, 0.5, 1.0):
+        assert task.constraint(progress) is None
+        seen.append(gates[0].beta)
+    assert seen == pytest.approx([2 / 3, (2 / 3 * 0.2) ** 0.5, 0.2])
+    assert all(gate.beta == gates[0].beta for gate in gates)
+    project(task.model, keep=kept_parameters(task.model) // 2)
+    with torch.no_grad():
+        for gate in gates:
+            gate.log_alpha.sub_(
+                8.0
+            )  # kept, although their own rule would close them: by the mean of the gate
+    other = adding(method="l0", beta_end=0.2)  # its temperature is that of the start
+    other.model.load_state_dict(task.model.state_dict())
+    x = torch.ones(5, 2, 2)
+    assert torch.equal(task.model.eval()(x), other.model.eval()(x))
+
+
+def test_magnitude_ranks_each_layer_of_a_language_model_apart_unless_told_otherwise():
+    def by_rank(model):
+        return {module.by_rank for module in model.modules() if isinstance(module, MagnitudeGate)}
+
+    assert by_rank(language_model("magnitude")) == {True}
+    held = {"method": "magnitude", "target_density": 0.1}
+    assert by_rank(adding(**held).model) == {False}
+    assert by_rank(adding(**held, scope="layer").model) == {True}
+    settings = LanguageModelSettings(hidden_size=6, num_layers=1, tied=False)
+    told = build_language_model(COUNTS, settings, SparseSettings(**held, scope="global", regrow=True))
+    assert by_rank(told) == {False}
+    assert {m.regrow for m in told.modules() if isinstance(m, MagnitudeWeight)} == {True}
+
+
+def test_what_lowers_the_rate_of_the_gates():
+    settings = TrainSettings(lr=1e-3)
+    assert adding(method="l0").gate_remedy(settings) == "--set sparse.gate_lr=0.005"
+    assert adding(method="vd", gate_lr=0.2).gate_remedy(settings) == "--set sparse.gate_lr=0.05"
+    assert adding(method="magnitude", target_density=0.1).gate_remedy(settings) == ""
+    for bad, message in (
+        ({"beta_end": 0.0}, "beta_end must be"),
+        ({"l0_lambdas": {"a": -1.0}}, "l0_lambdas"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SparseSettings(method="l0", **bad)
 
 
 def test_a_target_takes_the_place_of_the_penalty():
