@@ -3,7 +3,7 @@
 R rows (outputs), C columns (inputs). Weights are worked on in float64 and rounded once, at the end.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,11 @@ class LayerRule:
     calls: int = 0
     positions: float = 0.0
     """How often the matrix is multiplied on the example."""
-    changed: bool = field(default=False)
-    """Whether a constant was folded into it."""
 
     def call(self, walk: Walk, node: fx.Node) -> Value:
         """Analyse the first call; further ones must agree with it on what is kept."""
         given: Any = node.args[0] if node.args else node.kwargs["input"]
-        x = walk.own_features(node, given, self.feature_axis(walk.values[given]))
+        x = walk.own_features(given, self.feature_axis(walk.values[given]))
         self.calls += 1
         sample = walk.values[node]
         if self.calls == 1:
@@ -147,7 +145,6 @@ class MatrixRule(LayerRule):
         if shift.any():
             self.bias = shift if self.bias is None else self.bias + shift
         self.weight[:, constant] = 0.0
-        self.changed = True
 
     def build(self, live: np.ndarray) -> Built:
         """Cut rows and columns; gather the inputs that are read where others must stay."""

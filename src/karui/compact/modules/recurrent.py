@@ -36,7 +36,7 @@ class RecurrentRule(LayerRule):
         x = self._input_features(walk, node)
         hx = node.args[1] if len(node.args) > 1 else node.kwargs.get("hx")
         for name in ("lengths", "padding_mask"):
-            walk.own_features(node, node.kwargs.get(name), -1)
+            walk.own_features(node.kwargs.get(name), -1)
         self.x = x
         self._make_cells(walk, x)
         opaque = self._is_opaque() and (hx is not None or state_is_read(node))
@@ -88,7 +88,7 @@ class RecurrentRule(LayerRule):
         """Features of the input, padded or packed; kept ones where nothing is known of it."""
         given: Any = node.args[0] if node.args else node.kwargs["input"]
         value = walk.found[given]
-        found = value.features if isinstance(value, Packed) else walk.own_features(node, given, -1)
+        found = value.features if isinstance(value, Packed) else walk.own_features(given, -1)
         if found is not None:
             return found
         fresh = walk.atoms.new(self.module.input_size)

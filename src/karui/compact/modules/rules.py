@@ -47,7 +47,6 @@ class Walk:
         self.traced, self.atoms, self.values = traced, atoms, traced.values
         self.found: dict[fx.Node, Value] = {}
         self.moves: list[moves.Move] = []
-        self._order = {node: place for place, node in enumerate(traced.graph.nodes)}
         for node in traced.graph.nodes:
             self.found[node] = self._visit(node, call_layer)
 
@@ -72,14 +71,13 @@ class Walk:
             ):
                 self.found[other] = _blurred(value)
 
-    def own_features(self, node: fx.Node, other: Any, axis: int) -> Features | None:
+    def own_features(self, other: Any, axis: int) -> Features | None:
         """The features of an argument if they lie along `axis`; else they are kept, and None."""
         value = self.found.get(other) if isinstance(other, fx.Node) else None
         if isinstance(value, Features) and value.axis == axis % value.ndim:
             return value
         for features in features_in(value):
             self.atoms.pin(features.atoms)
-        del node
         return None
 
     # The kinds of calls.
