@@ -32,9 +32,9 @@ from karui.tasks.text_classifier import TextClassifier
 LIMIT = 1.4
 """Of gates: factors on weights that are there anyway."""
 VARIATIONAL_LIMIT = 3.0
-"""Of noise on every weight. By local reparametrisation each product has a second one, of squares, with a backward pass of
-its own, and each weight a variance with its KL and its share of the optimizer: 2 is what the products alone cost, where
-they are all there is. A classifier's steps are not made of such products: they stay below."""
+"""Of noise on every weight. By local reparametrisation each product has a second one, of squares, with a backward pass
+of its own, and each weight a variance with its KL and its share of the optimizer: 2 is what the products alone cost,
+where they are all there is, as in LeNet-300-100. A classifier's steps are made of other things: they stay below."""
 WORDS, LENGTH = 20_000, 235  # IMDb's
 METHODS: dict[str, dict[str, Any]] = {
     "lenet-300-100": {

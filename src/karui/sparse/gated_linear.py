@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from karui.ops.hard_concrete import runs_compiled
+
 
 def gated_linear(input: Tensor, weight: Tensor, bias: Tensor | None, factor: Tensor) -> Tensor:  # noqa: A002
     """(input * factor) weight^T + bias: input (..., C), weight (R, C), bias (R,), factor (C,) to (..., R).
@@ -30,6 +32,12 @@ class _GatedLinear(torch.autograd.Function):
         flat = grad.reshape(-1, grad.shape[-1])
         product = flat.t() @ input.reshape(-1, input.shape[-1])
         of_input = (grad @ weight).mul_(factor) if ctx.needs_input_grad[0] else None
-        of_factor = torch.linalg.vecdot(product, weight, dim=0)
         of_bias = flat.sum(0) if ctx.has_bias else None
-        return of_input, product.mul_(factor), of_bias, of_factor
+        if runs_compiled(factor, weight) and product.is_contiguous() and len(weight):
+            from karui.ops.hard_concrete.cpu import multiply_blocks
+
+            of_weight, of_factor = multiply_blocks(product, weight, factor, (len(weight), 1), out=product)
+        else:
+            of_factor = torch.linalg.vecdot(product, weight, dim=0)
+            of_weight = product.mul_(factor)
+        return of_input, of_weight, of_bias, of_factor
