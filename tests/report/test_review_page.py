@@ -1,12 +1,14 @@
 """Tables, picture and page of sparse classifiers of film reviews, from records."""
 
+from pathlib import Path
+
 import pytest
 
 from karui.errors import UserError
 from karui.report.generated import digest
 from karui.report.records import read_records, write_record
 from karui.report.review_page import CURVE, MARKER, PAGE, section, update_review_page
-from karui.report.review_tables import PUBLISHED, TASK, asked_table, misses, words_table
+from karui.report.review_tables import PUBLISHED, TASK, asked_table, groups, misses, words_table
 
 SETTINGS = {
     "data": {"max_tokens": 400},
@@ -101,6 +103,36 @@ def test_a_page_without_markers_is_left_alone_and_half_a_pair_refused(folders):
         update_review_page(docs, results)
     with pytest.raises(UserError, match="is no folder"):
         update_review_page(docs / "none", results)
+
+
+def test_speeds_stand_below(folders):
+    _, results = folders
+    entry = {"flops_ratio": 9.992, "time_ratio": 6.456, "quotient": 0.646}
+    write_record(
+        results,
+        task="inference",
+        data="random",
+        subset=False,
+        recipe="compact-speed",
+        seed=0,
+        metrics={
+            "lenet-300-100": {"architecture": [266, 88, 33], "judged": "batch 400", "batch 400": entry},
+            "imdb": {"record": "imdb-voc-2", "architecture": [152, 15, 12, 13], "torch": entry},
+        },
+    )
+    text = section(read_records(results))
+    assert "| LeNet-300-100, batch 400 | 266-88-33 | 9.99 | 6.46 | 0.65 |" in text
+    assert "| film reviews, torch | 152-15-12-13 | 9.99 | 6.46 | 0.65 |" in text
+
+
+def test_what_is_recorded_holds():
+    records = read_records(Path(__file__).parents[2] / "results")
+    assert misses(records) == []
+    few = [record["metrics"] for record in groups(records)["imdb-voc-1"]]
+    assert all(metrics["words_kept"] <= 300 and metrics["test_accuracy"] >= 0.833 for metrics in few)
+    [speed] = [record["metrics"] for record in records if record["recipe"] == "compact-speed"]
+    judged = [speed["lenet-300-100"][speed["lenet-300-100"]["judged"]], speed["imdb"]["torch"]]
+    assert all(0.5 <= entry["quotient"] <= 2 for entry in (*judged, speed["imdb"]["reader"]))
 
 
 def test_equal_data_have_one_digest():

@@ -16,6 +16,7 @@ from karui.report.review_tables import (
     groups,
     misses,
     reviews,
+    speed_table,
     word_groups,
     words_table,
 )
@@ -33,6 +34,11 @@ ASKED = (
     "A gate, a noise or a mask for each weight of the wider model, {columns} columns and {units} units a direction "
     "(dense {dense:,} B in fp32), int8 files. Dense models of these bytes have fewer words, columns and units. A "
     "record more than {tolerance:g} % off, or above a size, is marked."
+)
+SPEED = (
+    "One thread, dense and compacted in turn, the least of many passes; FLOPs of the matrix products, zeros that are "
+    "left counted as work. LeNet by batches of images; reviews by batches of 64 of 234 words, in PyTorch and in the "
+    "reader of .karui files (`benchmarks/compact_speed.py`)."
 )
 TEST_REVIEWS = 25_000
 TICKS = (100, 200, 300, 500, 1000, 2000, 5000)
@@ -74,6 +80,8 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
         out += ["### Asked and delivered", lead, asked.to_markdown()]
     missed = [f"- {line}" for line in misses(own)]
     out += ["\n".join(["Missed:", "", *missed])] if missed else []
+    speed = speed_table(records)
+    out += ["### Speed", SPEED, speed.to_markdown()] if speed.rows else []
     return "\n\n".join(out) + "\n"
 
 

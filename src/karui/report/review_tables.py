@@ -11,6 +11,7 @@ from karui.report.tables import Column, Table
 Records = Sequence[Mapping[str, Any]]
 
 TASK = "sparse-classification"
+SPEED = "compact-speed"
 VOC, SMALL, DENSE = "imdb-voc-", "imdb-small-", "imdb-dense"
 """How the recipes of points of accuracy against words, of small dense models, and of the dense one are called."""
 
@@ -123,6 +124,23 @@ def asked_table(records: Records) -> Table:
             row += _came_to(found.get(method, ()), target)
         row += _came_to(() if is_share else small.get(int(value), ()), "target_size")
         table.rows.append(row)
+    return table
+
+
+def speed_table(records: Records) -> Table:
+    """FLOPs and milliseconds of dense and compacted networks of `benchmarks/compact_speed.py`, a row a measurement."""
+    names = ("FLOPs of the dense one over those left", "its time over the time left", "second over first")
+    table = Table([Column("network"), Column("live units"), *(Column(name, number=True) for name in names)])
+    for record in records:
+        if record["recipe"] != SPEED:
+            continue
+        metrics = record["metrics"]
+        for key, title in (("lenet-300-100", "LeNet-300-100"), ("imdb", "film reviews")):
+            units = "-".join(map(str, metrics[key]["architecture"]))
+            for part, each in metrics[key].items():
+                if isinstance(each, dict):
+                    cells = [f"{each[name]:.2f}" for name in ("flops_ratio", "time_ratio", "quotient")]
+                    table.rows.append([f"{title}, {part}", units, *cells])
     return table
 
 
