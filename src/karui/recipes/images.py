@@ -10,7 +10,7 @@ of 6.0 there is that of Gallego-Posada et al. 2022, without which none closes.
 The others reach a stated size in minutes on one core: `layer_densities` are the live units of an architecture over all.
 Their weight decay was chosen on the validation images: the small network that is left learns its training images by
 heart without it (nll there 0.067 at 0, 0.062 at 1e-4, 0.054 at 5e-4, 0.059 at 1e-3). Settings were chosen on the last
-5,000 training images; the two rows of units then learn from 4,000 of these too, where the published runs learn from all.
+5,000 training images; both rows of units then learn from 4,000 of these too, where the published runs learn from all.
 """
 
 from dataclasses import dataclass, field, replace
