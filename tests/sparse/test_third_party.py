@@ -74,6 +74,7 @@ def test_compiled_model_gives_the_same_numbers(backend: str, method: object) -> 
 
 
 @pytest.mark.slow  # a compiler of C++ runs, a minute of one core
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch's own backend needs a compiler of C++")
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_torchs_own_compiler_gives_the_same_numbers() -> None:
