@@ -43,3 +43,10 @@ def test_a_step_in_the_cost_ends_below_it():
 
 def test_a_limit_above_everything_keeps_everything():
     assert largest_fitting(lambda k: k, 1e9, most=50, guess=3) == 50
+
+
+@pytest.mark.parametrize("guess", [100, 33_000, 200_000])
+def test_a_cost_that_stands_still_takes_no_more_in(guess):
+    found = largest_fitting(lambda k: min(1.5 * k, 49_400), 50_000, most=MOST, guess=guess)
+    assert found < MOST / 2
+    assert min(1.5 * found, 49_400) >= (1 - CLOSE) * 49_400

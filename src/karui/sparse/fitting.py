@@ -14,7 +14,29 @@ def largest_fitting(cost: Callable[[int], float], limit: float, *, most: int, gu
     cost rises with the count, nearly: what is returned was evaluated and fits. guess: where to begin. Between counts
     that are known the next one lies on the line through their costs; a step that gains little is a bisection.
     Returns -1 where even 0 does not fit.
+
+    A cost that stands still, because what is added rounds to zero, would let everything in: where half of the largest
+    count costs as much within 1 %, the smallest such count is returned, to a tenth.
     """
+    tried: dict[int, float] = {}
+
+    def asked(count: int) -> float:
+        tried[count] = cost(count)
+        return tried[count]
+
+    found = _largest(asked, limit, most=most, guess=guess)
+    if found < 0 or (found < most and tried[found] >= (1 - CLOSE) * limit):
+        return found
+    least = (1 - CLOSE) * tried[found]
+    low = max((k for k, paid in tried.items() if paid < least), default=0)
+    high = min(k for k, paid in tried.items() if least <= paid <= limit)
+    while 2 * low < found and high > 1.1 * low + 1:
+        middle = round((max(low, 1) * high) ** 0.5)
+        low, high = (low, middle) if least <= asked(middle) <= limit else (middle, high)
+    return high if 2 * high <= found else found
+
+
+def _largest(cost: Callable[[int], float], limit: float, *, most: int, guess: int) -> int:
     low, low_cost = -1, 0.0
     high, high_cost = most + 1, float("inf")
     count, halve = min(max(guess, 0), most), False
