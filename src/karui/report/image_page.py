@@ -17,7 +17,7 @@ PAGE = "images.md"
 BEGIN, END = "<!-- sparse-images:begin -->", "<!-- sparse-images:end -->"
 SIZES, CURVE = "images-size.png", "images-flops.png"
 LENETS = {"lenet-300-100": "LeNet-300-100", "lenet-5": "LeNet-5"}
-LOOK = 2
+LOOK = 3
 """Goes up when pictures are drawn in another way: those that stand are drawn again."""
 
 MEASURED = (
@@ -29,6 +29,10 @@ MEASURED = (
 ASKED = (
     "LeNet-300-100 with a gate, a noise or a mask for each weight, one seed. A record that is more than {tolerance} "
     "off, or above a size, says so here and fails a test."
+)
+SIZED = (
+    "Each point is a recipe, the mean of its seeds. Lines join the recipes of a method; those of the first tables have "
+    "trained longer than those with a target, as the tables say."
 )
 WIDE = (
     "A narrow wide ResNet on a subset of CIFAR-10, with the whole test part. The gates are those of the published "
@@ -58,7 +62,7 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     missed = [f"- `{each['recipe']}` seed {each['seed']}: {miss}" for each in own if (miss := miss_of(each))]
     out += ["\n".join(["Missed:", "", *missed])] if missed else []
     if _sizes(own):
-        out += ["### Size against error", f"![Test error against bytes of the file]({SIZES})"]
+        out += ["### Size against error", SIZED, f"![Test error against bytes of the file]({SIZES})"]
     wide = wide_table(own)
     if wide.rows:
         out += ["### A narrow wide ResNet", WIDE, wide.to_markdown()]

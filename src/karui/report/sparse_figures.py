@@ -157,6 +157,8 @@ def size_against_quality(
 
     made_from: see `karui.report.figures.as_png`.
     """
+    from matplotlib.ticker import LogLocator
+
     from karui.report.figures import _figure, _short_number
 
     panels = {model: points for model in models if (points := size_points(records, model=model))}
@@ -176,6 +178,10 @@ def size_against_quality(
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: f"{_short_number(value)}B")
         axis.xaxis.set_minor_formatter(lambda *_: "")
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(lambda *_: "")
         axis.set_title(model)
         axis.set_xlabel("bytes of the whole file")
         axis.set_ylabel("test error, %")
