@@ -4,12 +4,16 @@ import dataclasses
 import json
 
 import numpy as np
+import pytest
 
 from karui.cli.main import main
+from karui.cli.reproduce_language import SPARSE_FOLDER, SPARSE_TASK
 from karui.recipes import language
 from karui.recipes.language import LanguageRecipe, LanguageRow
 from karui.report.records import read_records
+from karui.runtime.model import load_language_model
 from karui.tasks.language_settings import LanguageData, LanguageModelSettings
+from karui.tasks.settings import SparseSettings
 from karui.train.settings import TrainSettings
 
 
@@ -47,6 +51,40 @@ def test_a_row_is_trained_recorded_and_taken_as_it_is(tmp_path, monkeypatch, cap
     )
     assert main(["reproduce", "language-model", "tiny-lm", *where]) == 2
     assert "holds a run of other settings" in capsys.readouterr().err
+
+
+def test_a_sparse_row_is_delivered_as_a_file_and_measured_by_it(tmp_path, monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    for part, count in (("train", 200), ("valid", 20), ("test", 20)):
+        lines = [" ".join(("abcde" * 3)[start : start + 8]) for start in random.integers(0, 5, count)]
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
+    recipe = LanguageRecipe(
+        name="tiny-sparse",
+        data=LanguageData(name=str(tmp_path), batch_size=4, bptt_len=8),
+        model=LanguageModelSettings(
+            recurrent="lstm", hidden_size=6, num_layers=1, one_hot=True, tied=False, embedding_init="uniform"
+        ),
+        sparse=SparseSettings(method="vd", groups=("weight",)),
+        train=TrainSettings(max_epochs=4, lr=0.02, monitor="nll", keep="last", penalty_weight=0.1, threads=1),
+    )
+    monkeypatch.setitem(language.ROWS, "tiny-sparse", LanguageRow(recipe=recipe))
+    where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main(["reproduce", "language-model", "tiny-sparse", *where]) == 0
+    assert "times fewer" in capsys.readouterr().out
+    [record] = read_records(tmp_path / "results" / SPARSE_FOLDER)
+    assert (record["task"], record["model"], record["method"]) == (SPARSE_TASK, "lstm-6", "vd")
+    metrics = record["metrics"]
+    file = tmp_path / "runs" / "tiny-sparse-seed0" / "model.karui"
+    assert metrics["artifact_bytes"] == file.stat().st_size
+    assert metrics["test_ppl"] == pytest.approx(metrics["test_perplexity"], rel=2e-3)  # int8 within 0.1 %
+    words = len(load_language_model(file.read_bytes()).words)
+    weights, biases = words * 4 * 6 + 4 * 6 * 6 + words * 6, 2 * 4 * 6 + words
+    assert metrics["dense_params"] == weights + biases
+    assert metrics["compression"] == pytest.approx(1 / metrics["density"])
+    assert metrics["kept_params"] - round(weights * metrics["density"]) in range(biases + 1)
+    assert metrics["architecture"][0] == metrics["words_kept"] <= words
+    assert 0 < metrics["flops_ratio"] < 1  # the fixed identity behind the one-hot words costs nothing
+    assert metrics["dense_bytes"] > 4 * weights > metrics["artifact_bytes"]
 
 
 def test_rows_of_language_models_are_none_of_classification(capsys):

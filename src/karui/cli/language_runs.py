@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 
-def open_language_run(run_dir: Path) -> tuple[Any, Any]:
+def open_language_run(run_dir: Path, *, masked: bool = True) -> tuple[Any, Any]:
     """Return the trained model of a run folder (`karui.tasks.language_run.TrainedLanguage`), and its recipe.
 
-    Raises UserError where the folder holds no finished run of a language model.
+    masked: make a sparse model the plain one that it stands for. Raises UserError where the folder holds no finished
+    run of a language model.
     """
     from karui.recipes import base
     from karui.recipes.language import LanguageRecipe
@@ -19,5 +20,6 @@ def open_language_run(run_dir: Path) -> tuple[Any, Any]:
     weights = load_weights(run_dir)
     check_matches(weights, trained.model.state_dict(), run_dir / "checkpoints" / FINAL)
     trained.model.load_state_dict(weights)
-    trained.mask()
+    if masked:
+        trained.mask()
     return trained, recipe

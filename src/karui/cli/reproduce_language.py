@@ -7,6 +7,8 @@ from typing import Any
 from karui.cli.reproduce_rows import TRAINED_WITH, recorded_metrics, train_seeds
 
 TABLE = "language-model"
+SPARSE_TASK, SPARSE_FOLDER = "sparse-lm", "sparse_language"
+"""Task of the records of sparse models, and their folder below that of all results."""
 
 
 def make_row(
@@ -31,15 +33,24 @@ def make_row(
 
 
 def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict[str, Any]:
-    """Write the record of a finished run, whose `results.json` is `found`; return what a person is told of it."""
+    """Write the record of a finished run, whose `results.json` is `found`; return what a person is told of it.
+
+    A sparse model is compacted, and its record tells of the file as well.
+    """
+    from karui.cli.language_delivery import delivered_metrics
     from karui.recipes.base import to_dict
     from karui.report.records import write_record
 
     metrics = recorded_metrics(found, out)
-    model, train = recipe.model, recipe.train
+    model, train, method = recipe.model, recipe.train, recipe.sparse.method
+    own: dict[str, Any] = {}
+    if method != "none":
+        del metrics["parameters"]  # those of the noise among them
+        metrics |= {"density": found["metrics"]["density"], **delivered_metrics(recipe, out)}
+        own = {"model": f"{model.recurrent}-{model.hidden_size}", "method": method}
     path = write_record(
-        results,
-        task="lm",
+        results / SPARSE_FOLDER if own else results,
+        task=SPARSE_TASK if own else "lm",
         data=recipe.data.name,
         subset=found["subset"],
         recipe=recipe.name,
@@ -47,6 +58,7 @@ def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict
         metrics=metrics,
         details={
             **{name: found[name] for name in TRAINED_WITH},
+            **own,
             "layer": {
                 "recurrent": model.recurrent,
                 "hidden_size": model.hidden_size,
@@ -75,5 +87,7 @@ def line_of(made: dict[str, Any]) -> str:
     scores = "  ".join(
         f"{name} {metrics[name]:.4f}" for name in metrics if name.startswith(("test_", "valid_"))
     )
-    size = f"{metrics['parameters']:,} weights, {metrics['train_minutes']:.1f} min"
-    return f"{made['row']} seed {made['seed']}: {scores}  ({size})"
+    size = f"{metrics.get('parameters', metrics.get('kept_params')):,} weights"
+    if "compression" in metrics:
+        size += f", {metrics['compression']:.1f} times fewer, {metrics['artifact_bytes']:,} bytes"
+    return f"{made['row']} seed {made['seed']}: {scores}  ({size}, {metrics['train_minutes']:.1f} min)"

@@ -43,14 +43,9 @@ class TrainedRun:
 
     def dense(self) -> Any:
         """The plain model with every weight kept."""
-        import copy
+        from karui.sparse import dense_copy
 
-        from karui.sparse import harden, project, prunable_parameters
-
-        model = copy.deepcopy(self.model)
-        if self.is_sparse:
-            project(model, keep=prunable_parameters(model))
-        return harden(model).eval()
+        return dense_copy(self.model)
 
     def answers(self, model: Any) -> Callable[[Sequence[str]], np.ndarray]:
         """Return a function from raw texts to the logits (N, C) of a plain model."""

@@ -20,7 +20,7 @@ from karui.sparse.measures import (
     sparse_layers,
     words_kept,
 )
-from karui.sparse.projection import project, project_where, release
+from karui.sparse.projection import dense_copy, project, project_where, release
 from karui.sparse.variational import SparseVariationalDropout
 
 METHODS = {
@@ -38,6 +38,7 @@ __all__ = [
     "MagnitudePruning",
     "SparseVariationalDropout",
     "anneal",
+    "dense_copy",
     "density",
     "expected_density",
     "expected_kept",

@@ -7,6 +7,7 @@ opened from the best down; a unit that would exceed the number closes its gate f
 that what is left unused is smaller than the smallest next unit.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from karui.sparse.division import Division, Elements
 from karui.sparse.gate import Cut
-from karui.sparse.measures import kept_parameters, sparse_layers
+from karui.sparse.measures import harden, kept_parameters, prunable_parameters, sparse_layers
 from karui.sparse.weight import count_open
 
 
@@ -268,6 +269,15 @@ def project_where(model: nn.Module, fits: Callable[[], bool], *, tolerance: floa
         else:
             high = min(middle, found)
     return projection.keep(low)
+
+
+def dense_copy(model: nn.Module) -> nn.Module:
+    """A plain copy (`harden`) in evaluation mode in which every weight is kept, whatever its gates say."""
+    model = copy.deepcopy(model).eval()
+    if not any(sparse_layers(model)):
+        return model
+    project(model, keep=prunable_parameters(model))
+    return harden(model).eval()
 
 
 def release(model: nn.Module) -> None:
