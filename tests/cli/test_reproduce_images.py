@@ -77,7 +77,7 @@ def test_a_row_becomes_a_record(rows, tmp_path, capsys, name):
     assert [point["epoch"] for point in curve] == ([] if name == "dense" else [1, 2, 3, 4])
     if name == "l0":
         assert metrics["architecture"] <= [int(0.3 * 784), 6, 4]
-        assert metrics["flops_ratio"] == pytest.approx(curve[-1]["deployed"])  # rows of dead units are gone too
+        assert metrics["flops_ratio"] == pytest.approx(curve[-1]["deployed"])  # along chains
     if name == "vd":
         assert metrics["density"] == pytest.approx(0.1, rel=0.01)
     if name == "magnitude":
