@@ -133,8 +133,9 @@ def _update_pages(pages: Path, results: Path, *, check: bool) -> None:
     from karui.report.comparison_page import update_pages
     from karui.report.image_page import update_image_page
     from karui.report.review_page import update_review_page
+    from karui.report.sparse_language import update_sparse_language
 
-    updates = (update_pages, update_image_page, update_review_page)
+    updates = (update_pages, update_image_page, update_review_page, update_sparse_language)
     differed = [name for update in updates for name in update(pages, results, check=check)]
     if differed and check:
         names = ", ".join(str(pages / name) for name in differed)

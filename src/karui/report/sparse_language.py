@@ -1,0 +1,135 @@
+"""The part of `docs/sparsity.md` on language models: perplexity at how many weights, beside published rows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from karui.report.generated import update_part
+from karui.report.records import read_records
+from karui.report.sparse_figures import METHODS
+from karui.report.tables import Column, Table
+
+Records = Sequence[Mapping[str, Any]]
+
+PAGE, MARKER, TASK = "sparsity.md", "sparse-lm", "sparse-lm"
+
+
+class PublishedModel(NamedTuple):
+    """A sparse language model of somebody else, from the logs of their code, last epoch."""
+
+    variables: str
+    perplexity: float
+    """Of the test part."""
+    compression: float
+    words: int
+    units: int
+    epochs: int = 150
+
+
+SOURCE = "logs of Chirkova, Lobacheva, Vetrov 2018"
+PUBLISHED = (
+    PublishedModel("SparseVD", 109.22, 22.10, 9990, 156),
+    PublishedModel("SparseVD-Voc", 120.22, 19.32, 3164, 209),
+    PublishedModel("SparseVD, W+N", 110.98, 23.49, 9992, 127),
+    PublishedModel("SparseVD, W+G+N", 116.47, 24.46, 9972, 117),
+)
+"""An LSTM of 256 units on one-hot words of the Penn Treebank."""
+
+MEASURED = (
+    "Words of the Penn Treebank, state carried over the whole test part, every token and end of a line; perplexity is "
+    "that of the .karui file. Times fewer: weights of matrices over those that are kept; weights left are numbers "
+    "that are not zero, biases included; FLOPs are the multiplications of a token, recurrent matrices and output "
+    "table, against the dense model's."
+)
+
+
+def language_models(records: Records) -> list[Mapping[str, Any]]:
+    """Those of sparse language models."""
+    return [record for record in records if record["task"] == TASK]
+
+
+def language_table(records: Records) -> Table:
+    """A row for each recipe, the best perplexity first, then the published ones."""
+    numbers = (
+        "test perplexity",
+        "times fewer",
+        "weights left",
+        "words read",
+        "units",
+        "FLOPs, %",
+        "bytes",
+        "minutes",
+    )
+    table = Table(
+        [
+            Column("model"),
+            Column("variables"),
+            *(Column(name, number=True) for name in numbers),
+            Column("source"),
+        ]
+    )
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for record in language_models(records):
+        found.setdefault(str(record["recipe"]), []).append(record)
+
+    def average(group: Records, key: str) -> float:
+        return mean(float(record["metrics"][key]) for record in group)
+
+    for group in sorted(found.values(), key=lambda group: average(group, "test_ppl")):
+        first = group[0]
+        budget, settings = first["budget"], first["settings"]["sparse"]
+        units = first["metrics"]["architecture"][1:]
+        table.rows.append(
+            [
+                first["model"],
+                f"{METHODS[first['method']]}, {'+'.join(settings['groups'] or ['word'])}",
+                f"{average(group, 'test_ppl'):.2f}",
+                f"{average(group, 'compression'):.1f}",
+                f"{average(group, 'kept_params'):,.0f}",
+                f"{average(group, 'words_kept'):,.0f}",
+                "-".join(map(str, units)),
+                f"{100 * average(group, 'flops_ratio'):.1f}",
+                f"{average(group, 'artifact_bytes'):,.0f}",
+                f"{average(group, 'train_minutes'):.0f}",
+                f"karui {first['recipe']}, {budget['epochs']} epochs, {first['hardware']}, {_seeds(group)}",
+            ]
+        )
+    if table.rows:
+        table.rows += [
+            [
+                "lstm-256",
+                each.variables,
+                f"{each.perplexity:.2f}",
+                f"{each.compression:.1f}",
+                "–",
+                f"{each.words:,}",
+                str(each.units),
+                "–",
+                "–",
+                "–",
+                f"{SOURCE}, {each.epochs} epochs",
+            ]
+            for each in PUBLISHED
+        ]
+    return table
+
+
+def _seeds(group: Records) -> str:
+    return "one seed" if len(group) == 1 else f"{len(group)} seeds"
+
+
+def section(records: Records) -> str:
+    """Markdown of what is generated; "" without records."""
+    table = language_table(records)
+    if not table.rows:
+        return ""
+    return f"## Language models\n\n{MEASURED}\n\n{table.to_markdown()}\n"
+
+
+def update_sparse_language(docs: Path, results: Path, *, check: bool = False) -> list[str]:
+    """Write the section where it is not that of the records; return the names that differed.
+
+    With `check` nothing is written. Raises UserError where there is no such folder, or only one of the markers.
+    """
+    return update_part(docs / PAGE, MARKER, section(read_records(results)), {}, check=check)
