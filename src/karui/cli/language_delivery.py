@@ -27,7 +27,7 @@ def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
     tested = evaluate_language(path, artifact=file, data=data.name, split="test", text=data.text)
     masked = open_language_run(out)[0].model
     trained, _ = open_language_run(out, masked=False)
-    dense = dense_copy(trained.model)
+    dense: Any = dense_copy(trained.model)
     spec = to_language_spec(
         dense,
         trained.words,
