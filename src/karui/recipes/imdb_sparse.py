@@ -52,7 +52,7 @@ def _voc(penalty_weight: float, width: int) -> ClassificationRecipe:
 _WIDE = ModelSettings(embedding_dim=32, hidden_size=8)
 _TARGET_TRAIN = replace(_TRAIN, max_epochs=2)
 _TARGET_EPOCHS = {"l0": 4, "vd": 2, "magnitude": 2}
-"""Closed gates round to zero in a file, so hard concrete has to meet a size in training: each evaluation sets it right."""
+"""Closed gates round to zero in a file, so hard concrete meets a size in training: each evaluation sets it right."""
 
 
 def _targets() -> list[ClassificationRecipe]:
