@@ -69,7 +69,16 @@ def compact_weights_run(run: Path, output: Path, task_name: str, *, max_bytes: i
 def compact_weights_command(
     run: Path, output: Path, task_name: str, *, max_bytes: int | None, as_json: bool
 ) -> str:
-    """Run it; return the line or lines to print."""
+    """Run it; return the line or lines to print.
+
+    Raises:
+        UserError: the output is named as a file of another kind, or as `compact_weights_run`.
+    """
+    if output.suffix == ".karui":
+        raise UserError(
+            f"{run} is a run of karui train {task_name}, whose file is no .karui file but its sparse weights; "
+            f"give -o {output.with_suffix('.safetensors')}"
+        )
     found = compact_weights_run(run, output, task_name, max_bytes=max_bytes)
     return json.dumps(found) if as_json else page(found)
 

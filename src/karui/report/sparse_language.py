@@ -96,23 +96,19 @@ def language_table(records: Records) -> Table:
             ]
         )
     if table.rows:
-        table.rows += [
-            [
-                "lstm-256",
-                each.variables,
-                f"{each.perplexity:.2f}",
-                f"{each.compression:.1f}",
-                "–",
-                f"{each.words:,}",
-                str(each.units),
-                "–",
-                "–",
-                "–",
-                f"{SOURCE}, {each.epochs} epochs",
-            ]
-            for each in PUBLISHED
-        ]
+        table.rows += [_published(each) for each in PUBLISHED]
     return table
+
+
+def _published(model: PublishedModel) -> list[str]:
+    figures = [
+        f"{model.perplexity:.2f}",
+        f"{model.compression:.1f}",
+        "–",
+        f"{model.words:,}",
+        str(model.units),
+    ]
+    return ["lstm-256", model.variables, *figures, "–", "–", "–", f"{SOURCE}, {model.epochs} epochs"]
 
 
 def _seeds(group: Records) -> str:
