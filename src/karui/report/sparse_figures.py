@@ -20,6 +20,7 @@ METHODS = {
     "magnitude": "magnitude pruning",
     "none": "dense",
 }
+MARKERS = "osD^vX*"
 MOST_HISTOGRAMS = 9
 
 
@@ -157,7 +158,7 @@ def size_against_quality(
 
     made_from: see `karui.report.figures.as_png`.
     """
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     from karui.report.figures import _figure, _short_number
 
@@ -170,8 +171,8 @@ def size_against_quality(
             axis.plot(
                 *zip(*points, strict=True),
                 color=COLORS[list(METHODS).index(method)],
-                marker="o",
-                ms=4,
+                marker=MARKERS[list(METHODS).index(method)],  # points of two methods may coincide
+                ms=4.5,
                 linewidth=1.4,
                 label=METHODS[method],
             )
@@ -182,6 +183,10 @@ def size_against_quality(
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(lambda *_: "")
+        every = [point for points in lines.values() for point in points]
+        for part, values in zip((axis.xaxis, axis.yaxis), zip(*every, strict=True), strict=True):
+            if max(values) < 4 * min(values):  # too short for round numbers of a logarithmic scale
+                part.set_major_locator(MaxNLocator(4))
         axis.set_title(model)
         axis.set_xlabel("bytes of the whole file")
         axis.set_ylabel("test error, %")
