@@ -4,15 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from karui.report.image_tables import (
-    DENSE_UNITS,
-    TOLERANCE,
-    asked_table,
-    miss_of,
-    network_table,
-    unit_costs,
-    wide_table,
-)
+from karui.report.asked import TOLERANCE, miss_of
+from karui.report.image_tables import DENSE_UNITS, asked_table, network_table, unit_costs, wide_table
 from karui.report.records import read_records
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "sparse_images"

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from karui.errors import UserError
+from karui.report.asked import misses
 from karui.report.generated import digest
 from karui.report.records import read_records, write_record
 from karui.report.review_page import CURVE, MARKER, PAGE, section, update_review_page
-from karui.report.review_tables import PUBLISHED, TASK, asked_table, groups, misses, words_table
+from karui.report.review_tables import PUBLISHED, TASK, asked_table, groups, words_table
 
 SETTINGS = {
     "data": {"max_tokens": 400},

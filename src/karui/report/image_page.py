@@ -8,8 +8,10 @@ from typing import Any
 
 from karui.errors import UserError
 from karui.files import atomic_write
+from karui.report.asked import TOLERANCE, misses_list
 from karui.report.figures import VALID, as_png, styled
-from karui.report.image_tables import TOLERANCE, asked_table, miss_of, network_table, wide_table
+from karui.report.groups import all_of
+from karui.report.image_tables import asked_table, network_table, wide_table
 from karui.report.records import read_records
 from karui.report.sparse_figures import METHODS, size_against_quality, size_points
 
@@ -50,7 +52,7 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     own = _images(records)
     if not own:
         return ""
-    out = ["## Measured", _measured(own)]
+    out = ["## Measured", MEASURED.format(machines=all_of(own, "hardware"), versions=all_of(own, "torch"))]
     for network, title in LENETS.items():
         table = network_table(own, network)
         if table.rows:
@@ -59,8 +61,7 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     if asked.rows:
         tolerance = f"{100 * TOLERANCE:g} %"
         out += ["### Asked and delivered", ASKED.format(tolerance=tolerance), asked.to_markdown()]
-    missed = [f"- `{each['recipe']}` seed {each['seed']}: {miss}" for each in own if (miss := miss_of(each))]
-    out += ["\n".join(["Missed:", "", *missed])] if missed else []
+    out += misses_list(own)
     if _sizes(own):
         out += ["### Size against error", SIZED, f"![Test error against bytes of the file]({SIZES})"]
     wide = wide_table(own)
@@ -155,12 +156,6 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
         if curve and structured and title not in found:
             found[title] = [{key: point[key] for key in ("epoch", "expected", "deployed")} for point in curve]
     return found
-
-
-def _measured(records: Sequence[Mapping[str, Any]]) -> str:
-    machines = sorted({str(record["hardware"]) for record in records})
-    versions = sorted({str(record["torch"]) for record in records})
-    return MEASURED.format(machines=" and ".join(machines), versions=" and ".join(versions))
 
 
 def _digest(data: object) -> str:

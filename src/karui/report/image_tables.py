@@ -5,23 +5,14 @@ live units that they name, in the way that our own are counted.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
+from karui.report.asked import targets_table
+from karui.report.groups import Records, average, by_recipe, source_of, spread
 from karui.report.sparse_figures import METHODS, method_of
 from karui.report.tables import Column, Table
-
-Records = Sequence[Mapping[str, Any]]
-
-TOLERANCE = 0.03
-"""Share of a target that a network may stay away from it; a file is never above its size."""
-
-TARGETS = {
-    "target_density": "density",
-    "target_size": "artifact_bytes",
-    "target_params": "kept_params",
-}
-"""What was asked for, and the metric that it is compared with."""
+from karui.report.units import format_percent
 
 
 class PublishedNetwork(NamedTuple):
@@ -74,23 +65,6 @@ def unit_costs(network: str, units: Sequence[int]) -> tuple[int, int]:
     return sum(convolutions) + linear, 2 * uses
 
 
-def miss_of(record: Mapping[str, Any]) -> str | None:
-    """How a record fails its target; None where it meets it within `TOLERANCE` and is no larger than a size asked for.
-
-    Without a target there is nothing to miss.
-    """
-    metrics = record["metrics"]
-    for target, metric in TARGETS.items():
-        if target not in metrics:
-            continue
-        asked, found = metrics[target], metrics[metric]
-        if target == "target_size" and found > asked:
-            return f"{found:,} bytes, {found - asked:,} more than asked"
-        if abs(found / asked - 1) > TOLERANCE:
-            return f"{metric} {found:g}, {found / asked - 1:+.1%} from {asked:g}"
-    return None
-
-
 def network_table(records: Records, network: str) -> Table:
     """A row for each recipe of one LeNet that was held to no density or size but that of its neighbours."""
     columns = ("live units", "test error, %", "weights kept", "FLOPs", "bytes of the file", "source")
@@ -98,7 +72,7 @@ def network_table(records: Records, network: str) -> Table:
     groups = [group for group in _groups(records, network).values() if not is_asked(group[0])]
     order = list(METHODS)
     for group in sorted(
-        groups, key=lambda each: (order.index(method_of(each[0])), -_mean(each, "dense_bytes"))
+        groups, key=lambda each: (order.index(method_of(each[0])), -average(each, "dense_bytes"))
     ):
         table.rows.append(_own_row(group, network))
     if table.rows:
@@ -109,19 +83,7 @@ def network_table(records: Records, network: str) -> Table:
 def asked_table(records: Records) -> Table:
     """What each method was asked for and what it came to, a row a target, the methods beside each other."""
     groups = [group for group in _groups(records, "lenet-300-100").values() if is_asked(group[0])]
-    methods = [name for name in METHODS if any(group[0]["method"] == name for group in groups)]
-    table = Table([Column("asked for")])
-    for method in methods:
-        table.columns += [Column(f"{METHODS[method]}: came to", number=True), Column("error, %", number=True)]
-    by_target: dict[tuple[str, float], dict[str, Records]] = {}
-    for group in groups:
-        by_target.setdefault(_asked(group[0]), {})[group[0]["method"]] = group
-    for (target, value), found in sorted(by_target.items(), key=lambda item: (item[0][0], -item[0][1])):
-        row = [f"{value:.0%}".replace("%", " %") if target == "target_density" else f"{int(value):,} B"]
-        for method in methods:
-            row += _came_to(found.get(method, ()), target)
-        table.rows.append(row)
-    return table
+    return targets_table(groups, "error, %", _error)
 
 
 def wide_table(records: Records) -> Table:
@@ -146,11 +108,11 @@ def wide_table(records: Records) -> Table:
                 str(record["model"]).upper(),
                 METHODS[record["method"]],
                 f"{record['data']['name']}, {subset}",
-                _percent(metrics.get("target_density")),
-                _percent(curve[-1].get("expected_density")),
+                format_percent(metrics.get("target_density")),
+                format_percent(curve[-1].get("expected_density")),
                 _error(group),
                 f"{metrics['kept_params']:,} of {metrics['dense_params']:,}",
-                _percent(metrics["flops_ratio"]),
+                format_percent(metrics["flops_ratio"]),
                 f"{metrics['artifact_bytes']:,}",
                 str(record["budget"]["epochs"]),
             ]
@@ -165,18 +127,17 @@ def is_asked(record: Mapping[str, Any]) -> bool:
 
 def _groups(records: Records, network: str) -> dict[str, list[Mapping[str, Any]]]:
     """Records of image networks by recipe, the published settings with them."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["task"] == "images" and str(record.get("model", "")).startswith(network):
-            found.setdefault(record["recipe"], []).append(record)
-    return found
+    return by_recipe(
+        record
+        for record in records
+        if record["task"] == "images" and str(record.get("model", "")).startswith(network)
+    )
 
 
 def _own_row(group: Records, network: str) -> list[str]:
     record = group[0]
     shapes = list(dict.fromkeys("-".join(map(str, each["metrics"]["architecture"])) for each in group))
     named = METHODS[method_of(record)]
-    seeds = f"{len(group)} seeds" if len(group) > 1 else "one seed"
     weights, flops = unit_costs(network, DENSE_UNITS[network])
     biases = sum(DENSE_UNITS[network]) - (784 if network == "lenet-300-100" else 800) + 10
     cost = mean(unit_costs(network, each["metrics"]["architecture"])[1] for each in group)
@@ -184,10 +145,10 @@ def _own_row(group: Records, network: str) -> list[str]:
         f"{named}, small" if record["model"] != network else named,
         ", ".join(shapes),
         _error(group),
-        _share(_mean(group, "kept_params"), weights + biases),
-        _percent(cost / flops),
-        f"{_mean(group, 'artifact_bytes'):,.0f}",
-        f"karui {record['recipe']}, {record['budget']['epochs']} epochs, {seeds}",
+        _share(average(group, "kept_params"), weights + biases),
+        format_percent(cost / flops),
+        f"{average(group, 'artifact_bytes'):,.0f}",
+        source_of(group),
     ]
 
 
@@ -196,38 +157,14 @@ def _published_row(each: PublishedNetwork) -> list[str]:
     weights, flops = _share(each.kept * of, of), "–"
     if each.units:
         kept, cost = unit_costs(each.network, each.units)
-        weights, flops = _share(kept, of), _percent(cost / dense)
+        weights, flops = _share(kept, of), format_percent(cost / dense)
     shape = "-".join(map(str, each.units)) or "–"
     return [each.method, shape, f"{each.error:g}", weights, flops, "–", f"published: {each.source}"]
 
 
-def _came_to(group: Records, target: str) -> list[str]:
-    if not group:
-        return ["–", "–"]
-    value = _mean(group, TARGETS[target])
-    shown = f"{100 * value:.2f} %" if target == "target_density" else f"{value:,.0f}"
-    missed = any(miss_of(record) for record in group)
-    return [f"{shown}{' (missed)' if missed else ''}", _error(group)]
-
-
-def _asked(record: Mapping[str, Any]) -> tuple[str, float]:
-    metrics = record["metrics"]
-    return next((target, metrics[target]) for target in TARGETS if target in metrics)
-
-
-def _mean(group: Records, key: str) -> float:
-    return mean(float(record["metrics"][key]) for record in group)
-
-
 def _error(group: Records) -> str:
-    errors = [float(record["metrics"]["test_error"]) for record in group]
-    spread = f" ± {stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{mean(errors):.2f}{spread}"
+    return spread(group, "test_error", "{:.2f}".format)
 
 
 def _share(kept: float, of: float) -> str:
     return f"{kept:,.0f} ({100 * kept / of:.1f} %)"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"

@@ -4,14 +4,11 @@ Published figures were read in the named papers, repositories and tables; vocabu
 token and end of a line, the state carried over the whole part, unless a row says otherwise.
 """
 
-from collections.abc import Mapping, Sequence
-from statistics import mean
-from typing import Any
+from collections.abc import Sequence
 
-from karui.report.sequence_tables import LAYERS, Published, sizes_of, spread_of
+from karui.report.groups import Records, average
+from karui.report.sequence_tables import LAYERS, Published, groups_of, sizes_of, spread_of
 from karui.report.tables import Column, Table
-
-Records = Sequence[Mapping[str, Any]]
 
 _TCN = "Bai, Kolter, Koltun 2018"
 _CHAINER = "musyoku/chainer-sru"
@@ -53,13 +50,10 @@ def _table(records: Records, score: str, published: Sequence[Published], form: s
     titles = ("text", "model", "weights", "output", f"valid {score}", f"test {score}", "minutes", "source")
     numbers = {"weights", f"valid {score}", f"test {score}", "minutes"}
     table = Table([Column(title, number=title in numbers) for title in titles])
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["task"] == "lm" and f"test_{score}" in record["metrics"] and "layer" in record:
-            groups.setdefault(record["recipe"], []).append(record)
+    groups = groups_of(records, "lm", f"test_{score}")
 
     def best_first(group: Records) -> tuple[str, float]:
-        return str(group[0]["data"]["name"]), mean(each["metrics"][f"test_{score}"] for each in group)
+        return str(group[0]["data"]["name"]), average(group, f"test_{score}")
 
     for group in sorted(groups.values(), key=best_first):
         table.rows += _rows(group, score, form)
@@ -81,11 +75,11 @@ def _rows(group: Records, score: str, form: str) -> list[list[str]]:
     row = [
         f"{record['data']['name']}{subset}",
         f"{LAYERS.get(kind, kind)}, {sizes_of(record['layer'])}",
-        f"{mean(float(each['metrics']['parameters']) for each in group) / 1e6:.1f} M",
+        f"{average(group, 'parameters') / 1e6:.1f} M",
         model["output"] + (f", then {finish}" if finish else ""),
         spread_of(group, f"valid_{score}", form.format, ""),
         spread_of(group, f"test_{score}", form.format, ""),
-        f"{mean(float(each['metrics']['train_minutes']) for each in group):.0f}",
+        f"{average(group, 'train_minutes'):.0f}",
         f"karui {record['recipe']}, {budget['epochs']} epochs, {record['hardware']}",
     ]
     rows = [row]

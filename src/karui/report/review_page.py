@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from karui.report.asked import TOLERANCE, misses_list
 from karui.report.figures import MUTED, VALID, as_png, styled
 from karui.report.generated import Picture, update_part
-from karui.report.image_tables import TOLERANCE
+from karui.report.groups import all_of, average, by_recipe
 from karui.report.records import read_records
 from karui.report.review_tables import (
     DENSE,
     PUBLISHED,
     asked_table,
-    average,
     groups,
-    misses,
     reviews,
     speed_table,
     word_groups,
@@ -54,14 +53,13 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     if not own:
         return ""
     first = own[0]["settings"]
-    machines, versions = (sorted({str(record[key]) for record in own}) for key in ("hardware", "torch"))
     out = [
         "## Film reviews",
         MEASURED.format(
             tokens=first["data"]["max_tokens"],
             texts=TEST_REVIEWS,
-            machines=" and ".join(machines),
-            versions=" and ".join(versions),
+            machines=all_of(own, "hardware"),
+            versions=all_of(own, "torch"),
         ),
     ]
     words = words_table(own)
@@ -78,8 +76,7 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
             tolerance=100 * TOLERANCE,
         )
         out += ["### Asked and delivered", lead, asked.to_markdown()]
-    missed = [f"- {line}" for line in misses(own)]
-    out += ["\n".join(["Missed:", "", *missed])] if missed else []
+    out += misses_list(own)
     speed = speed_table(records)
     out += ["### Speed", SPEED, speed.to_markdown()] if speed.rows else []
     return "\n\n".join(out) + "\n"
@@ -142,10 +139,9 @@ def _points(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not found:
         return {}
     dense = groups(records).get(DENSE, [])
-    taught: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["task"] == "classification" and record["recipe"] in TAUGHT:
-            taught.setdefault(record["recipe"], []).append(record)
+    taught = by_recipe(
+        record for record in records if record["task"] == "classification" and record["recipe"] in TAUGHT
+    )
     return {
         "taught": sorted(
             (average(group, "words_kept"), average(group, "test_accuracy")) for group in taught.values()

@@ -1,14 +1,11 @@
 """Tables of sparse classifiers of film reviews: words kept beside what others have published, and targets."""
 
-from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from karui.report.image_tables import TARGETS, miss_of
-from karui.report.sparse_figures import METHODS
+from karui.report.asked import targets_table
+from karui.report.groups import Records, average, by_recipe, source_of, spread
 from karui.report.tables import Column, Table
-
-Records = Sequence[Mapping[str, Any]]
 
 TASK = "sparse-classification"
 SPEED = "compact-speed"
@@ -43,16 +40,8 @@ def reviews(records: Records) -> list[Mapping[str, Any]]:
 
 
 def groups(records: Records) -> dict[str, list[Mapping[str, Any]]]:
-    """Records by recipe."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for record in reviews(records):
-        found.setdefault(str(record["recipe"]), []).append(record)
-    return found
-
-
-def average(group: Records, key: str) -> float:
-    """Mean of a metric over seeds."""
-    return mean(float(record["metrics"][key]) for record in group)
+    """The same by recipe."""
+    return by_recipe(reviews(records))
 
 
 def word_groups(records: Records) -> list[list[Mapping[str, Any]]]:
@@ -75,7 +64,7 @@ def words_table(records: Records) -> Table:
                 _whole(group, "kept_params"),
                 _whole(group, "artifact_bytes"),
                 ", ".join(dict.fromkeys(_shape(record) for record in group)),
-                _source(group),
+                source_of(group),
             ]
         )
     if table.rows:
@@ -83,7 +72,7 @@ def words_table(records: Records) -> Table:
         if dense:
             shape = _shape(dense[0])
             cells = [_whole(dense, key) for key in ("kept_params", "artifact_bytes")]
-            row = ["dense", _whole(dense, "words_kept"), _accuracy(dense), *cells, shape, _source(dense)]
+            row = ["dense", _whole(dense, "words_kept"), _accuracy(dense), *cells, shape, source_of(dense)]
             table.rows.append(row)
         table.rows += [
             [
@@ -102,29 +91,13 @@ def words_table(records: Records) -> Table:
 
 def asked_table(records: Records) -> Table:
     """What each method was asked for and came to, a row a target, and a small dense model of these bytes."""
-    by_target: dict[tuple[str, float], dict[str, Records]] = {}
-    small = {}
-    for name, group in groups(records).items():
-        metrics = group[0]["metrics"]
-        asked = next(((target, metrics[target]) for target in TARGETS if target in metrics), None)
-        if asked is not None:
-            by_target.setdefault(asked, {})[group[0]["method"]] = group
-        elif name.startswith(SMALL):
-            small[1000 * int(name.removeprefix(SMALL).removesuffix("kb"))] = group
-    methods = [name for name in METHODS if any(name in found for found in by_target.values())]
-    table = Table([Column("asked for")])
-    for method in methods:
-        names = (f"{METHODS[method]}: came to", "accuracy, %")
-        table.columns += [Column(name, number=True) for name in names]
-    table.columns += [Column("small dense model", number=True), Column("accuracy, %", number=True)]
-    for (target, value), found in sorted(by_target.items(), key=lambda item: (item[0][0], -item[0][1])):
-        is_share = target == "target_density"
-        row = [f"{100 * value:g} %" if is_share else f"{int(value):,} B"]
-        for method in methods:
-            row += _came_to(found.get(method, ()), target)
-        row += _came_to(() if is_share else small.get(int(value), ()), "target_size")
-        table.rows.append(row)
-    return table
+    found = groups(records)
+    small = {
+        1000 * int(name.removeprefix(SMALL).removesuffix("kb")): group
+        for name, group in found.items()
+        if name.startswith(SMALL)
+    }
+    return targets_table(found.values(), "accuracy, %", _accuracy, small=small)
 
 
 def speed_table(records: Records) -> Table:
@@ -144,28 +117,8 @@ def speed_table(records: Records) -> Table:
     return table
 
 
-def misses(records: Records) -> list[str]:
-    """A line for each record that is off its target."""
-    return [
-        f"`{record['recipe']}` seed {record['seed']}: {miss}"
-        for record in reviews(records)
-        if (miss := miss_of(record))
-    ]
-
-
-def _came_to(group: Records, target: str) -> list[str]:
-    if not group:
-        return ["–", "–"]
-    value = average(group, TARGETS[target])
-    shown = f"{100 * value:.2f} %" if target == "target_density" else f"{value:,.0f}"
-    missed = any(miss_of(record) for record in group)
-    return [f"{shown}{' (missed)' if missed else ''}", _accuracy(group)]
-
-
 def _accuracy(group: Records) -> str:
-    values = [100 * float(record["metrics"]["test_accuracy"]) for record in group]
-    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{spread}"
+    return spread(group, "test_accuracy", lambda share: f"{100 * share:.2f}")
 
 
 def _whole(group: Records, key: str) -> str:
@@ -177,8 +130,3 @@ def _shape(record: Mapping[str, Any]) -> str:
     """Columns of the embedding and units of each direction."""
     _, columns, *units = record["metrics"]["architecture"]
     return f"{columns}-{'+'.join(map(str, units))}"
-
-
-def _source(group: Records) -> str:
-    seeds = f"{len(group)} seeds" if len(group) > 1 else "one seed"
-    return f"karui {group[0]['recipe']}, {group[0]['budget']['epochs']} epochs, {seeds}"

@@ -4,14 +4,12 @@ Published figures were read in the named papers, repositories or slides; sizes, 
 stand in the table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from statistics import mean, stdev
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from karui.report.groups import Records, average, by_recipe, spread
 from karui.report.tables import Column, Table
 from karui.report.units import format_percent
-
-Records = Sequence[Mapping[str, Any]]
 
 
 class Published(NamedTuple):
@@ -64,10 +62,10 @@ PUBLISHED_MUSIC = (
 
 def pixel_table(records: Records) -> Table:
     """Return a row for each recipe on pixel-by-pixel MNIST, the best first in each length, then the published ones."""
-    groups = _groups(records, "pixels", "test_accuracy")
+    groups = groups_of(records, "pixels", "test_accuracy")
     table = _table("steps", "test accuracy")
     ordered = sorted(
-        groups.values(), key=lambda group: (_pixel_steps(group[0]), -_mean(group, "test_accuracy"))
+        groups.values(), key=lambda group: (_pixel_steps(group[0]), -average(group, "test_accuracy"))
     )
     for group in ordered:
         table.rows.append(
@@ -82,9 +80,9 @@ def pixel_table(records: Records) -> Table:
 
 def music_table(records: Records) -> Table:
     """Return a row for each recipe on polyphonic music, the best first in each set, then the published ones."""
-    groups = _groups(records, "music", "test_nll")
+    groups = groups_of(records, "music", "test_nll")
     table = _table("data", "test nats a step")
-    for group in sorted(groups.values(), key=lambda group: (_data(group[0]), _mean(group, "test_nll"))):
+    for group in sorted(groups.values(), key=lambda group: (_data(group[0]), average(group, "test_nll"))):
         table.rows.append(_row(group, _data(group[0]), "test_nll", lambda value: f"{value:.3f}", ""))
     if groups:
         table.rows += [
@@ -93,12 +91,13 @@ def music_table(records: Records) -> Table:
     return table
 
 
-def _groups(records: Records, task: str, score: str) -> dict[str, list[Mapping[str, Any]]]:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["task"] == task and score in record["metrics"] and "layer" in record:
-            groups.setdefault(record["recipe"], []).append(record)
-    return groups
+def groups_of(records: Records, task: str, score: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Records by recipe: those of a task that have a score and name their layer."""
+    return by_recipe(
+        record
+        for record in records
+        if record["task"] == task and score in record["metrics"] and "layer" in record
+    )
 
 
 def _table(about: str, score: str) -> Table:
@@ -113,19 +112,17 @@ def _row(group: Records, about: str, score: str, shown: Callable[[float], str], 
         about,
         _layer(record),
         sizes_of(record["layer"]),
-        f"{_mean(group, 'parameters'):,.0f}",
+        f"{average(group, 'parameters'):,.0f}",
         spread_of(group, score, shown, unit),
-        f"{_mean(group, 'seconds_per_epoch'):.1f}",
+        f"{average(group, 'seconds_per_epoch'):.1f}",
         f"karui, {budget['trials']} trials, {budget['epochs']} epochs",
     ]
 
 
 def spread_of(group: Records, score: str, shown: Callable[[float], str], unit: str) -> str:
     """Return the mean over seeds, with its standard deviation where there are several."""
-    values = [float(record["metrics"][score]) for record in group]
-    if len(values) == 1:
-        return f"{shown(values[0])}{unit}"
-    return f"{shown(mean(values))} ± {shown(stdev(values))}{unit} ({len(values)} seeds)"
+    seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
+    return f"{spread(group, score, shown)}{unit}{seeds}"
 
 
 def _layer(record: Mapping[str, Any]) -> str:
@@ -153,7 +150,3 @@ def _pixel_steps(record: Mapping[str, Any]) -> str:
 
 def _data(record: Mapping[str, Any]) -> str:
     return str(record["data"]["name"])
-
-
-def _mean(group: Records, key: str) -> float:
-    return mean(float(record["metrics"][key]) for record in group)

@@ -1,16 +1,14 @@
 """The part of `docs/sparsity.md` on language models: perplexity at how many weights, beside published rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
 from typing import Any, NamedTuple
 
 from karui.report.generated import update_part
+from karui.report.groups import Records, average, by_recipe, source_of
 from karui.report.records import read_records
 from karui.report.sparse_figures import METHODS
 from karui.report.tables import Column, Table
-
-Records = Sequence[Mapping[str, Any]]
 
 PAGE, MARKER, TASK = "sparsity.md", "sparse-lm", "sparse-lm"
 
@@ -69,16 +67,10 @@ def language_table(records: Records) -> Table:
             Column("source"),
         ]
     )
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for record in language_models(records):
-        found.setdefault(str(record["recipe"]), []).append(record)
-
-    def average(group: Records, key: str) -> float:
-        return mean(float(record["metrics"][key]) for record in group)
-
-    for group in sorted(found.values(), key=lambda group: average(group, "test_ppl")):
+    groups = by_recipe(language_models(records)).values()
+    for group in sorted(groups, key=lambda group: average(group, "test_ppl")):
         first = group[0]
-        budget, settings = first["budget"], first["settings"]["sparse"]
+        settings = first["settings"]["sparse"]
         units = first["metrics"]["architecture"][1:]
         table.rows.append(
             [
@@ -92,7 +84,7 @@ def language_table(records: Records) -> Table:
                 f"{100 * average(group, 'flops_ratio'):.1f}",
                 f"{average(group, 'artifact_bytes'):,.0f}",
                 f"{average(group, 'train_minutes'):.0f}",
-                f"karui {first['recipe']}, {budget['epochs']} epochs, {first['hardware']}, {_seeds(group)}",
+                source_of(group, first["hardware"]),
             ]
         )
     if table.rows:
@@ -109,10 +101,6 @@ def _published(model: PublishedModel) -> list[str]:
         str(model.units),
     ]
     return ["lstm-256", model.variables, *figures, "–", "–", "–", f"{SOURCE}, {model.epochs} epochs"]
-
-
-def _seeds(group: Records) -> str:
-    return "one seed" if len(group) == 1 else f"{len(group)} seeds"
 
 
 def section(records: Records) -> str:
