@@ -4,10 +4,12 @@ import pytest
 
 from karui.cli.main import main
 from karui.errors import UserError
-from karui.report.image_page import BEGIN, CURVE, END, PAGE, SIZES, section, update_image_page
+from karui.report.generated import markers
+from karui.report.image_page import CURVE, MARKER, PAGE, SIZES, section, update_image_page
 from karui.report.records import write_record
 from tests.report.test_image_tables import record
 
+BEGIN, END = markers(MARKER)
 CURVE_POINTS = [
     {"epoch": 1, "expected": 0.9, "deployed": 0.5, "expected_density": 0.9},
     {"epoch": 2, "expected": 0.52, "deployed": 0.5, "expected_density": 0.51},

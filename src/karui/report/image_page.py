@@ -1,26 +1,20 @@
 """The generated part of `docs/images.md` and its pictures, made from the records: no figure is typed in."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from karui.errors import UserError
-from karui.files import atomic_write
 from karui.report.asked import TOLERANCE, misses_list
 from karui.report.figures import VALID, as_png, styled
+from karui.report.generated import Picture, update_part
 from karui.report.groups import all_of
 from karui.report.image_tables import asked_table, network_table, wide_table
 from karui.report.records import read_records
 from karui.report.sparse_figures import METHODS, size_against_quality, size_points
 
-PAGE = "images.md"
-BEGIN, END = "<!-- sparse-images:begin -->", "<!-- sparse-images:end -->"
+PAGE, MARKER = "images.md", "sparse-images"
 SIZES, CURVE = "images-size.png", "images-flops.png"
 LENETS = {"lenet-300-100": "LeNet-300-100", "lenet-5": "LeNet-5"}
-LOOK = 4
-"""Goes up when pictures are drawn in another way: those that stand are drawn again."""
 
 MEASURED = (
     "Mean and standard deviation over the seeds. Bytes are those of `network.safetensors`, fp32; weights kept are all "
@@ -75,46 +69,25 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
 def update_image_page(docs: Path, results: Path, *, check: bool = False) -> list[str]:
     """Write section and pictures where they are not those of the records; return the names that differed.
 
-    With `check` nothing is written. A page without the markers is left alone.
-
-    Raises:
-        UserError: there is no such folder, or only one of the markers.
+    With `check` nothing is written. Raises UserError where there is no such folder, or only one of the markers.
     """
-    page = docs / PAGE
-    if not docs.is_dir():
-        raise UserError(f"{docs} is no folder; give the folder of the generated pages, such as docs")
-    if not page.exists() or BEGIN not in (old := page.read_text(encoding="utf-8")):
-        return []
-    records = read_records(results)
-    head, _, rest = old.partition(BEGIN)
-    if rest.count(END) != 1:
-        raise UserError(f"{page}: needs one line {BEGIN} and below it one line {END}")
-    shown = section(records)
-    new = f"{head}{BEGIN}\n{shown and f'{chr(10)}{shown}{chr(10)}'}{END}{rest.partition(END)[2]}"
-    differed = []
-    if new != old:
-        differed.append(PAGE)
-        if not check:
-            atomic_write(page, new)
-    own = _images(records)
-    for name, data, draw in ((SIZES, _sizes(own), sizes_picture), (CURVE, _curves(own), curve_picture)):
-        path = docs / name
-        if data and not (path.exists() and _digest(data).encode() in path.read_bytes()):
-            differed.append(name)
-            if not check:
-                atomic_write(path, draw(own))
-    return differed
+    own = _images(read_records(results))
+    pictures = {
+        SIZES: Picture(_sizes(own), lambda mark: sizes_picture(own, made_from=mark)),
+        CURVE: Picture(_curves(own), lambda mark: curve_picture(own, made_from=mark)),
+    }
+    return update_part(docs / PAGE, MARKER, section(own), pictures, check=check)
 
 
-def sizes_picture(records: Sequence[Mapping[str, Any]]) -> bytes:
+def sizes_picture(records: Sequence[Mapping[str, Any]], *, made_from: str = "") -> bytes:
     """Test error against bytes of the file, a panel a network, as PNG."""
-    picture = size_against_quality(records, models=tuple(_sizes(records)), made_from=_digest(_sizes(records)))
+    picture = size_against_quality(records, models=tuple(_sizes(records)), made_from=made_from)
     assert isinstance(picture, bytes)
     return picture
 
 
 @styled
-def curve_picture(records: Sequence[Mapping[str, Any]]) -> bytes:
+def curve_picture(records: Sequence[Mapping[str, Any]], *, made_from: str = "") -> bytes:
     """FLOPs over those of the dense network against the epoch, expected and deployed, a panel a network, as PNG."""
     from matplotlib.ticker import MaxNLocator
 
@@ -134,7 +107,7 @@ def curve_picture(records: Sequence[Mapping[str, Any]]) -> bytes:
         axis.set_xlabel("epoch")
         axis.set_ylabel("FLOPs, % of dense")
         axis.legend(fontsize=8)
-    return as_png(figure, made_from=_digest(curves))
+    return as_png(figure, made_from=made_from)
 
 
 def _images(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -156,7 +129,3 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
         if curve and structured and title not in found:
             found[title] = [{key: point[key] for key in ("epoch", "expected", "deployed")} for point in curve]
     return found
-
-
-def _digest(data: object) -> str:
-    return f"karui-data-{hashlib.sha256(json.dumps([LOOK, data], sort_keys=True).encode()).hexdigest()}"
