@@ -7,6 +7,7 @@ import pytest
 
 from karui.cli import reproduce_rows
 from karui.cli.main import main
+from karui.cli.reproduce_runs import seconds_per_epoch
 from karui.recipes import music, pixels
 from karui.recipes.search import SearchSettings
 from karui.tasks.pixels import PixelTask
@@ -154,4 +155,4 @@ def test_an_epoch_is_timed_without_its_evaluation(tmp_path, epochs, seconds):
     log.write_text(
         "".join(json.dumps({"split": split, "seconds": s, "epoch": e}) + "\n" for split, s, e in lines)
     )
-    assert reproduce_rows.seconds_per_epoch(log) == seconds
+    assert seconds_per_epoch(log) == seconds

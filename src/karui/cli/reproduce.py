@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from karui.cli import (
     reproduce_outputs,
     reproduce_rows,
 )
+from karui.cli.reproduce_runs import compact_run, make_row
 from karui.errors import UserError
 
 TABLES = ("classification", *reproduce_rows.TABLES)
@@ -83,9 +85,10 @@ def reproduce(
                     typer.echo(_line(made[-1]))
     else:
         own = {module.TABLE: module for module in (reproduce_language, reproduce_images, reproduce_imdb)}
-        maker = own.get(table, reproduce_rows)
+        module = own.get(table, reproduce_rows)
+        make = partial(make_row, own[table].record) if table in own else reproduce_rows.make_row
         for chosen in reproduce_rows.rows_of(table, row).values():
-            made += maker.make_row(
+            made += make(
                 chosen,
                 numbers,
                 runs=runs,
@@ -95,7 +98,7 @@ def reproduce(
                 quiet=as_json,
             )
             if not as_json:
-                typer.echo("\n".join(map(maker.line_of, made[-len(numbers or chosen.seeds) :])))
+                typer.echo("\n".join(map(module.line_of, made[-len(numbers or chosen.seeds) :])))
     if as_json:
         typer.echo(json.dumps(made))
 
@@ -130,8 +133,8 @@ def _make(recipe: Any, seed: int, runs: Path, results: Path) -> dict[str, Any]:
     dense_recipe = _dense(recipe, train)
     dense_dir = runs / f"{dense_recipe.name}-seed{seed}"
     _train(dense_recipe, dense_dir)
-    sparse = reproduce_rows.compact_run(sparse_dir, max_bytes=int(recipe.expect["artifact_bytes"]))
-    dense = reproduce_rows.compact_run(dense_dir)
+    sparse = compact_run(sparse_dir, max_bytes=int(recipe.expect["artifact_bytes"]))
+    dense = compact_run(dense_dir)
     metrics = {
         "test_accuracy": sparse["test_accuracy"],
         "valid_accuracy": sparse["valid_accuracy"],

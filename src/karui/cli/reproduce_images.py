@@ -1,11 +1,10 @@
 """`karui reproduce sparse-images`: image networks, dense and sparse: trained, compacted into a file, tested."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from karui.cli.reproduce_rows import TRAINED_WITH, seconds_per_epoch, train_seeds
+from karui.cli.reproduce_runs import FinishedRun, details_of, times_of, write_run
 from karui.files import atomic_write
 
 TABLE = "sparse-images"
@@ -15,62 +14,22 @@ FOLDER = "sparse_images"
 NETWORK_FILE = "network.safetensors"
 
 
-def make_row(
-    row: Any,
-    seeds: Sequence[int] | None,
-    *,
-    runs: Path,
-    results: Path,
-    accelerator: str,
-    epochs: int | None,
-    quiet: bool,
-) -> list[dict[str, Any]]:
-    """Train a row for each seed, deliver it as a file, test that, write the records; what is finished stays as it is.
+def record(run: FinishedRun, results: Path) -> dict[str, Any]:
+    """Write file and record of a finished run; return what a person is told.
 
     Raises:
-        UserError: a run folder holds a run of other settings, or a compacted network answers otherwise.
+        UserError: the compacted network answers otherwise.
     """
-    made = []
-    for recipe, found, out in train_seeds(
-        row.recipe, seeds or row.seeds, runs=runs, accelerator=accelerator, epochs=epochs, quiet=quiet
-    ):
-        made.append(record(recipe, found, out, results))
-    return made
-
-
-def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict[str, Any]:
-    """Write file and record of a finished run, whose `results.json` is `found`; return what a person is told."""
-    from karui.recipes.base import to_dict
-    from karui.report.records import write_record
-
-    metrics = delivered_metrics(recipe, out)
-    metrics |= {
-        "valid_error": round(100 * (1 - found["metrics"]["valid_accuracy"]), 4),
-        "train_minutes": found["metrics"]["train_minutes"],
-        "seconds_per_epoch": seconds_per_epoch(out / "metrics.jsonl"),
-        "flops_curve": flops_curve(out / "metrics.jsonl"),
+    recipe = run.recipe
+    metrics = {
+        **delivered_metrics(recipe, run.out),
+        "valid_error": round(100 * (1 - run.found["metrics"]["valid_accuracy"]), 4),
+        **times_of(run),
+        "flops_curve": flops_curve(run.out / "metrics.jsonl"),
     }
-    path = write_record(
-        results / FOLDER,
-        task="images",
-        data=recipe.data.name,
-        subset=found["subset"],
-        recipe=recipe.name,
-        seed=recipe.train.seed,
-        metrics=metrics,
-        details={
-            **{name: found[name] for name in TRAINED_WITH},
-            "model": network_name(recipe.model),
-            "method": recipe.sparse.method,
-            "budget": {
-                "epochs": recipe.train.max_epochs,
-                "threads": recipe.train.threads,
-                "accelerator": recipe.train.accelerator,
-            },
-            "settings": to_dict(recipe),
-        },
-    )
-    return {"row": recipe.name, "seed": recipe.train.seed, "record": str(path), "metrics": metrics}
+    model, method = network_name(recipe.model), recipe.sparse.method
+    details = details_of(run, "threads", "accelerator", model=model, method=method)
+    return write_run(run, results / FOLDER, task="images", metrics=metrics, details=details)
 
 
 def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:

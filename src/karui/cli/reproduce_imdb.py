@@ -1,11 +1,10 @@
 """`karui reproduce sparse-imdb`: classifiers of film reviews, dense and sparse: trained, compacted, tested."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from karui.cli.reproduce_rows import TRAINED_WITH, compact_run, seconds_per_epoch, train_seeds
+from karui.cli.reproduce_runs import FinishedRun, compact_run, details_of, times_of, write_run
 
 TABLE = "sparse-imdb"
 FOLDER = "sparse_imdb"
@@ -16,64 +15,27 @@ WORDS_LISTED = 300
 """A model that keeps at most so many words has them in its record."""
 
 
-def make_row(
-    row: Any,
-    seeds: Sequence[int] | None,
-    *,
-    runs: Path,
-    results: Path,
-    accelerator: str,
-    epochs: int | None,
-    quiet: bool,
-) -> list[dict[str, Any]]:
-    """Train a row for each seed, deliver it as a file, test that, write the records; what is finished stays as it is.
+def record(run: FinishedRun, results: Path) -> dict[str, Any]:
+    """Write file and record of a finished run; return what a person is told.
 
     Raises:
-        UserError: a run folder holds a run of other settings, or no file fits the size asked for.
+        UserError: no file fits the size asked for.
     """
-    trained = train_seeds(
-        row.recipe, seeds or row.seeds, runs=runs, accelerator=accelerator, epochs=epochs, quiet=quiet
-    )
-    return [record(recipe, found, out, results, max_bytes=row.max_bytes) for recipe, found, out in trained]
-
-
-def record(
-    recipe: Any, found: dict[str, Any], out: Path, results: Path, *, max_bytes: int | None = None
-) -> dict[str, Any]:
-    """Write file and record of a finished run, whose `results.json` is `found`; return what a person is told.
-
-    max_bytes: budget of a file that was not trained to a size.
-    """
-    from karui.recipes.base import to_dict
-    from karui.report.records import write_record
-
-    metrics = delivered_metrics(recipe, out, max_bytes=max_bytes)
-    metrics |= {
-        "train_minutes": found["metrics"]["train_minutes"],
-        "seconds_per_epoch": seconds_per_epoch(out / "metrics.jsonl"),
+    recipe = run.recipe
+    metrics = {**delivered_metrics(recipe, run.out, max_bytes=run.row.max_bytes), **times_of(run)}
+    model, method = model_name(recipe.model), recipe.sparse.method
+    details = {
+        **details_of(run, "threads", model=model, method=method),
+        **_words(run.out, metrics["words_kept"]),
     }
-    path = write_record(
-        results / FOLDER,
-        task="sparse-classification",
-        data=recipe.data.name,
-        subset=found["subset"],
-        recipe=recipe.name,
-        seed=recipe.train.seed,
-        metrics=metrics,
-        details={
-            **{name: found[name] for name in TRAINED_WITH},
-            "model": model_name(recipe.model),
-            "method": recipe.sparse.method,
-            "budget": {"epochs": recipe.train.max_epochs, "threads": recipe.train.threads},
-            "settings": to_dict(recipe),
-            **_words(out, metrics["words_kept"]),
-        },
-    )
-    return {"row": recipe.name, "seed": recipe.train.seed, "record": str(path), "metrics": metrics}
+    return write_run(run, results / FOLDER, task="sparse-classification", metrics=metrics, details=details)
 
 
 def delivered_metrics(recipe: Any, out: Path, *, max_bytes: int | None = None) -> dict[str, Any]:
-    """Compact a run into `model.karui` as `karui compact` does, and say what that file is and does."""
+    """Compact a run into `model.karui` as `karui compact` does, and say what that file is and does.
+
+    max_bytes: budget of a file that was not trained to a size.
+    """
     from karui.cli.runs import open_run
     from karui.compact.convert import to_spec
     from karui.compact.counting import architecture, kept_numbers, matrix_flops

@@ -1,84 +1,42 @@
 """`karui reproduce language-model`: the recipes of language models as they are, seed by seed."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from karui.cli.reproduce_rows import TRAINED_WITH, recorded_metrics, train_seeds
+from karui.cli.reproduce_runs import FinishedRun, details_of, recorded_metrics, write_run
 
 TABLE = "language-model"
 SPARSE_TASK, SPARSE_FOLDER = "sparse-lm", "sparse_language"
 """Task of the records of sparse models, and their folder below that of all results."""
 
 
-def make_row(
-    row: Any,
-    seeds: Sequence[int] | None,
-    *,
-    runs: Path,
-    results: Path,
-    accelerator: str,
-    epochs: int | None,
-    quiet: bool,
-) -> list[dict[str, Any]]:
-    """Train a row for each seed, open the test part once a seed, write the records; what is finished stays as it is.
-
-    Raises:
-        UserError: a run folder holds a run of other settings.
-    """
-    trained = train_seeds(
-        row.recipe, seeds or row.seeds, runs=runs, accelerator=accelerator, epochs=epochs, quiet=quiet
-    )
-    return [record(recipe, found, out, results) for recipe, found, out in trained]
-
-
-def record(recipe: Any, found: dict[str, Any], out: Path, results: Path) -> dict[str, Any]:
-    """Write the record of a finished run, whose `results.json` is `found`; return what a person is told of it.
+def record(run: FinishedRun, results: Path) -> dict[str, Any]:
+    """Write the record of a finished run; return what a person is told of it.
 
     A sparse model is compacted, and its record tells of the file as well.
     """
     from karui.cli.language_delivery import delivered_metrics
-    from karui.recipes.base import to_dict
-    from karui.report.records import write_record
 
-    metrics = recorded_metrics(found, out)
-    model, train, method = recipe.model, recipe.train, recipe.sparse.method
+    recipe, metrics = run.recipe, recorded_metrics(run)
+    model, method = recipe.model, recipe.sparse.method
     own: dict[str, Any] = {}
     if method != "none":
         del metrics["parameters"]  # those of the noise among them
-        metrics |= {"density": found["metrics"]["density"], **delivered_metrics(recipe, out)}
+        metrics |= {"density": run.found["metrics"]["density"], **delivered_metrics(recipe, run.out)}
         own = {"model": f"{model.recurrent}-{model.hidden_size}", "method": method}
-    path = write_record(
+    layer = {name: getattr(model, name) for name in ("recurrent", "hidden_size", "num_layers")}
+    protocol = {
+        "level": recipe.data.level,
+        "state": "carried over the whole part",
+        "tokens": "every token and every end of a line",
+    }
+    return write_run(
+        run,
         results / SPARSE_FOLDER if own else results,
         task=SPARSE_TASK if own else "lm",
-        data=recipe.data.name,
-        subset=found["subset"],
-        recipe=recipe.name,
-        seed=train.seed,
         metrics=metrics,
-        details={
-            **{name: found[name] for name in TRAINED_WITH},
-            **own,
-            "layer": {
-                "recurrent": model.recurrent,
-                "hidden_size": model.hidden_size,
-                "num_layers": model.num_layers,
-            },
-            "protocol": {
-                "level": recipe.data.level,
-                "state": "carried over the whole part",
-                "tokens": "every token and every end of a line",
-            },
-            "budget": {
-                "epochs": train.max_epochs,
-                "threads": train.threads,
-                "accelerator": train.accelerator,
-                "precision": train.precision,
-            },
-            "settings": to_dict(recipe),
-        },
+        details=details_of(run, "threads", "accelerator", "precision", **own, layer=layer, protocol=protocol),
     )
-    return {"row": recipe.name, "seed": train.seed, "record": str(path), "metrics": metrics}
 
 
 def line_of(made: dict[str, Any]) -> str:

@@ -1,17 +1,15 @@
 """Rows of `karui reproduce` whose settings are searched for: short trials on validation, then the runs themselves."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from karui.cli import reproduce_runs
+from karui.cli.reproduce_runs import FinishedRun, budget_of, recorded_metrics, write_run
 from karui.cli.task_table import make_task, task_of_recipe
-from karui.cli.train import train_run
 from karui.errors import UserError
 from karui.files import atomic_write
 
@@ -26,10 +24,6 @@ TABLES = {
 """Name of a table -> module of `karui.recipes` with its `ROWS` and `DEFAULT_ROWS`."""
 
 SEARCH_FILE = "search.json"
-TRAINED_WITH = ("commit", "karui", "torch", "python", "hardware", "date")
-"""What a record takes from a run's `results.json` where the run may be older than the call that records it."""
-
-_KEPT = ("parameters", "best_epoch", "train_minutes")
 
 
 def rows_of(table: str, row: str | None) -> dict[str, Any]:
@@ -68,55 +62,16 @@ def make_row(
         row.recipe, train=dataclasses.replace(row.recipe.train, accelerator=accelerator)
     )
     chosen = search(base, row.search, runs / f"{base.name}-search", quiet=quiet)
-    trained = train_seeds(
-        _with(base, chosen["values"]),
-        seeds or row.seeds,
+    return reproduce_runs.make_row(
+        lambda run, folder: _record(run, chosen, folder),
+        dataclasses.replace(row, recipe=_with(base, chosen["values"])),
+        seeds,
         runs=runs,
+        results=results,
         accelerator=accelerator,
         epochs=epochs,
         quiet=quiet,
     )
-    return [_record(recipe, row.search, chosen, out, found, results) for recipe, found, out in trained]
-
-
-def train_seeds(
-    recipe: Any, seeds: Sequence[int], *, runs: Path, accelerator: str, epochs: int | None, quiet: bool
-) -> Iterator[tuple[Any, dict[str, Any], Path]]:
-    """Train a recipe for each seed in turn; yields its recipe, `results.json` and run folder."""
-    for seed in seeds:
-        train = dataclasses.replace(
-            recipe.train, seed=seed, accelerator=accelerator, max_epochs=epochs or recipe.train.max_epochs
-        )
-        own = dataclasses.replace(recipe, train=train)
-        out = runs / f"{own.name}-seed{seed}"
-        yield own, train_run(own, out, quiet=quiet), out
-
-
-def compact_run(run: Path, *, max_bytes: int | None = None, levels: int | None = None) -> dict[str, Any]:
-    """Compact a run into `model.karui` beside it, as `karui compact` does; returns the figures of that file."""
-    from karui.cli.compact import compact
-
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        compact(
-            run,
-            output=run / "model.karui",
-            max_bytes=None if max_bytes is None else str(max_bytes),
-            levels=levels,
-            baseline=False,  # rivals have records of their own
-            as_json=True,
-        )
-    return json.loads(said.getvalue())
-
-
-def recorded_metrics(found: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Scores of both parts, size and times of a finished run, whose `results.json` is `found`."""
-    metrics = {
-        name: value
-        for name, value in found["metrics"].items()
-        if name.startswith(("test_", "valid_")) or name in _KEPT
-    }
-    return {**metrics, "seconds_per_epoch": seconds_per_epoch(out / "metrics.jsonl")}
 
 
 def search(base: Any, settings: Any, folder: Path, *, quiet: bool) -> dict[str, Any]:
@@ -190,39 +145,24 @@ def _with(recipe: Any, values: dict[str, float]) -> Any:
     return with_overrides(recipe, [f"{name}={value}" for name, value in values.items()])
 
 
-def _record(
-    recipe: Any, settings: Any, chosen: dict[str, Any], out: Path, made: dict[str, Any], results: Path
-) -> dict[str, Any]:
-    from karui.report.records import write_record
-
-    metrics = recorded_metrics(made, out)
-    path = write_record(
-        results,
-        task=recipe.task,
-        data=recipe.data.name,
-        subset=made["subset"],
-        recipe=recipe.name,
-        seed=recipe.train.seed,
-        metrics=metrics,
-        details={
-            "layer": _layer(recipe),
-            "budget": {
-                "trials": settings.trials,
-                "trial_epochs": settings.epochs,
-                "trial_examples": settings.examples,  # 0 = all
-                "epochs": recipe.train.max_epochs,
-                "threads": recipe.train.threads,
-                "accelerator": recipe.train.accelerator,
-            },
-            "search": {
-                "chosen": chosen["values"],
-                "valid": chosen["valid"],
-                "ranges": {name: list(limits) for name, limits in settings.ranges.items()},
-                "trials": chosen["trials"],
-            },
+def _record(run: FinishedRun, chosen: dict[str, Any], results: Path) -> dict[str, Any]:
+    settings = run.row.search
+    details = {
+        "layer": _layer(run.recipe),
+        "budget": {
+            "trials": settings.trials,
+            "trial_epochs": settings.epochs,
+            "trial_examples": settings.examples,  # 0 = all
+            **budget_of(run, "threads", "accelerator"),
         },
-    )
-    return {"row": recipe.name, "seed": recipe.train.seed, "record": str(path), "metrics": metrics}
+        "search": {
+            "chosen": chosen["values"],
+            "valid": chosen["valid"],
+            "ranges": {name: list(limits) for name, limits in settings.ranges.items()},
+            "trials": chosen["trials"],
+        },
+    }
+    return write_run(run, results, task=run.recipe.task, metrics=recorded_metrics(run), details=details)
 
 
 def _layer(recipe: Any) -> dict[str, Any]:
@@ -236,18 +176,6 @@ def _layer(recipe: Any) -> dict[str, Any]:
     if model.recurrent == "statistical-ru":
         layer |= {"num_stats": model.num_stats, "recur_size": model.recur_size, "alphas": list(model.alphas)}
     return layer
-
-
-def seconds_per_epoch(log: Path) -> float:
-    """Return the median time of an epoch's training, without its evaluation, from `metrics.jsonl`."""
-    began, last, done, spent = 0.0, 0.0, 0, []
-    for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
-        if line["split"] == "train":
-            last = line["seconds"]
-        else:  # an evaluation, behind one epoch or several
-            spent.append((last - began) / (line["epoch"] + 1 - done))
-            began, done = line["seconds"], line["epoch"] + 1
-    return round(median(spent), 2)
 
 
 def line_of(made: dict[str, Any]) -> str:
