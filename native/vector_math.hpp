@@ -7,12 +7,8 @@
 
 namespace karui {
 
-inline float exp_(float x) {
-    // exp(x) = 2^n exp(r), |r| <= ln(2)/2; Cephes' polynomial for exp(r).
-    x = x > 88.0f ? 88.0f : x;
-    x = x < -87.0f ? -87.0f : x;
-    float n = x * 1.44269504088896341f;
-    n = (n + 12582912.0f) - 12582912.0f;  // round to nearest
+// exp(r) of exp(x) = 2^n exp(r), |r| <= ln(2)/2; Cephes' polynomial.
+inline float exp_rest(float x, float n) {
     float r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -21,7 +17,15 @@ inline float exp_(float x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    float y = p * r * r + r + 1.0f;
+    return p * r * r + r + 1.0f;
+}
+
+inline float exp_(float x) {
+    x = x > 88.0f ? 88.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    float n = x * 1.44269504088896341f;
+    n = (n + 12582912.0f) - 12582912.0f;  // round to nearest
+    const float y = exp_rest(x, n);
     int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
     float scale;
     std::memcpy(&scale, &bits, 4);
@@ -33,15 +37,7 @@ inline float exp_bounded_(float x) {
     // exp_ for |x| < 80: two thirds of its instructions.
     const float shifted = x * 1.44269504088896341f + 12582912.0f;  // its lowest bits hold the integer nearest to x / ln 2
     const float n = shifted - 12582912.0f;
-    float r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const float y = p * r * r + r + 1.0f;
+    const float y = exp_rest(x, n);
     int32_t bits, power;
     std::memcpy(&bits, &y, 4);
     std::memcpy(&power, &shifted, 4);

@@ -14,17 +14,7 @@ constexpr float lowest = -std::numeric_limits<float>::max();
 
 }  // namespace
 
-const EngineTable& scan_table() {
-#ifdef KARUI_X86
-    switch (best_isa()) {
-        case Isa::avx512: return avx512::engine_table;
-        case Isa::avx2: return avx2::engine_table;
-        default: return generic::engine_table;
-    }
-#else
-    return generic::engine_table;
-#endif
-}
+const EngineTable& scan_table() { return KARUI_TABLE(engine_table); }
 
 void EngineDirection::put_weights(Walk& w) const {
     w.H = padded(H);

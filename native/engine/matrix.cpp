@@ -6,17 +6,7 @@
 
 namespace karui {
 
-const MatrixTable& matrix_table() {
-#ifdef KARUI_X86
-    switch (best_isa()) {
-        case Isa::avx512: return avx512::matrix_table;
-        case Isa::avx2: return avx2::matrix_table;
-        default: return generic::matrix_table;
-    }
-#else
-    return generic::matrix_table;
-#endif
-}
+const MatrixTable& matrix_table() { return KARUI_TABLE(matrix_table); }
 
 void Stripes::pack(const float* x, int64_t M, int64_t columns, int64_t stride) {
     const int64_t tile = matrix_table().tile_rows;

@@ -1,9 +1,9 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/linear_recurrence.hpp"
 #include "kernels/simple_recurrence.hpp"
 #include "kernels/variational_kl.hpp"
@@ -13,29 +13,9 @@ using namespace karui;
 
 namespace {
 
-using Address = uintptr_t;
-
-template <typename Table>
-const Table& choose(const Table& generic, [[maybe_unused]] const Table& avx2, [[maybe_unused]] const Table& avx512) {
-    switch (best_isa()) {
-        case Isa::avx512: return avx512;
-        case Isa::avx2: return avx2;
-        default: return generic;
-    }
-}
-
-#ifdef KARUI_X86
-const ScanTable& scan() { return choose(generic::scan_table, avx2::scan_table, avx512::scan_table); }
-const LinearTable& linear() { return choose(generic::linear_table, avx2::linear_table, avx512::linear_table); }
-const KlTable& kl() { return choose(generic::kl_table, avx2::kl_table, avx512::kl_table); }
-#else
-const ScanTable& scan() { return generic::scan_table; }
-const LinearTable& linear() { return generic::linear_table; }
-const KlTable& kl() { return generic::kl_table; }
-#endif
-
-template <typename T>
-T* at(Address address) { return reinterpret_cast<T*>(address); }
+const ScanTable& scan() { return KARUI_TABLE(scan_table); }
+const LinearTable& linear() { return KARUI_TABLE(linear_table); }
+const KlTable& kl() { return KARUI_TABLE(kl_table); }
 
 struct PyScanSizes {
     ScanSizes sizes;
@@ -50,16 +30,14 @@ struct PyScanSizes {
 
 template <typename R>
 ScanForward<R> forward_arrays(nb::tuple p) {
-    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
-    return {at<const R>(a(0)), at<const R>(a(1)), at<const R>(a(2)), at<const R>(a(3)), at<const R>(a(4)),
-            at<const R>(a(5)), at<const uint8_t>(a(6)), at<R>(a(7)), at<R>(a(8)), at<R>(a(9))};
+    return {at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2), at<const R>(p, 3), at<const R>(p, 4),
+            at<const R>(p, 5), at<const uint8_t>(p, 6), at<R>(p, 7), at<R>(p, 8), at<R>(p, 9)};
 }
 
 template <typename R>
 ScanBackward<R> backward_arrays(nb::tuple forward, nb::tuple p) {
-    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
-    return {forward_arrays<R>(forward), at<const R>(a(0)), at<const R>(a(1)), at<R>(a(2)), at<R>(a(3)),
-            at<R>(a(4)), at<R>(a(5)), at<R>(a(6)), at<R>(a(7))};
+    return {forward_arrays<R>(forward), at<const R>(p, 0), at<const R>(p, 1), at<R>(p, 2), at<R>(p, 3),
+            at<R>(p, 4), at<R>(p, 5), at<R>(p, 6), at<R>(p, 7)};
 }
 
 void scan_forward(const PyScanSizes& s, bool f64, nb::tuple p) {
@@ -96,15 +74,13 @@ struct PyLinearSizes {
 
 template <typename R>
 LinearForward<R> linear_forward_arrays(nb::tuple p) {
-    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
-    return {at<const R>(a(0)), at<const R>(a(1)), at<const R>(a(2)), at<const uint8_t>(a(3)), at<R>(a(4)), at<R>(a(5))};
+    return {at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2), at<const uint8_t>(p, 3), at<R>(p, 4), at<R>(p, 5)};
 }
 
 template <typename R>
 LinearBackward<R> linear_backward_arrays(nb::tuple p) {
-    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
-    return {at<const R>(a(0)), at<const R>(a(1)), at<const uint8_t>(a(2)), at<const R>(a(3)), at<const R>(a(4)),
-            at<const R>(a(5)), at<R>(a(6)), at<R>(a(7)), at<R>(a(8))};
+    return {at<const R>(p, 0), at<const R>(p, 1), at<const uint8_t>(p, 2), at<const R>(p, 3), at<const R>(p, 4),
+            at<const R>(p, 5), at<R>(p, 6), at<R>(p, 7), at<R>(p, 8)};
 }
 
 void linear_forward(const PyLinearSizes& s, bool f64, nb::tuple p) {
@@ -131,7 +107,7 @@ void linear_backward(const PyLinearSizes& s, bool f64, nb::tuple p) {
     }
 }
 
-double kl_value(int64_t n, int threads, bool f64, Address weight, Address log_sigma2) {
+double kl_value(int64_t n, int threads, bool f64, uintptr_t weight, uintptr_t log_sigma2) {
     nb::gil_scoped_release free;
     if (f64) return kl().value_f64(n, threads, at<const double>(weight), at<const double>(log_sigma2));
     return kl().value_f32(n, threads, at<const float>(weight), at<const float>(log_sigma2));
@@ -139,8 +115,7 @@ double kl_value(int64_t n, int threads, bool f64, Address weight, Address log_si
 
 template <typename R>
 KlGradient<R> kl_arrays(nb::tuple p) {
-    auto a = [&](int i) { return nb::cast<Address>(p[i]); };
-    return {at<const R>(a(0)), at<const R>(a(1)), at<R>(a(2)), at<R>(a(3))};
+    return {at<const R>(p, 0), at<const R>(p, 1), at<R>(p, 2), at<R>(p, 3)};
 }
 
 void kl_gradient(int64_t n, int threads, bool f64, double scale, nb::tuple p) {

@@ -1,9 +1,9 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/simple_recurrence_layer.hpp"
 
 namespace nb = nanobind;
@@ -11,13 +11,7 @@ using namespace karui;
 
 namespace {
 
-const LayerTable& table() {
-#ifdef KARUI_X86
-    if (best_isa() == Isa::avx512) return avx512::layer_table;
-    if (best_isa() == Isa::avx2) return avx2::layer_table;
-#endif
-    return generic::layer_table;
-}
+const LayerTable& table() { return KARUI_TABLE(layer_table); }
 
 struct PyLayerSizes {
     LayerSizes sizes;
@@ -36,15 +30,14 @@ struct PyLayerSizes {
 
 template <typename R>
 LayerForward<R> forward_arrays(nb::tuple p) {
-    auto at = [&](int i) { return reinterpret_cast<R*>(nb::cast<uintptr_t>(p[i])); };
-    const auto padding = reinterpret_cast<const uint8_t*>(nb::cast<uintptr_t>(p[7]));
-    return {at(0), at(1), at(2), at(3), at(4), at(5), at(6), padding, at(8), at(9), at(10), at(11)};
+    auto a = [&](int i) { return at<R>(p, i); };
+    return {a(0), a(1), a(2), a(3), a(4), a(5), a(6), at<const uint8_t>(p, 7), a(8), a(9), a(10), a(11)};
 }
 
 template <typename R>
 LayerBackward<R> backward_arrays(nb::tuple forward, nb::tuple p) {
-    auto at = [&](int i) { return reinterpret_cast<R*>(nb::cast<uintptr_t>(p[i])); };
-    return {forward_arrays<R>(forward), at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8)};
+    auto a = [&](int i) { return at<R>(p, i); };
+    return {forward_arrays<R>(forward), a(0), a(1), a(2), a(3), a(4), a(5), a(6), a(7), a(8)};
 }
 
 void layer_forward(const PyLayerSizes& s, nb::tuple p) {

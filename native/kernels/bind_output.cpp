@@ -1,4 +1,3 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
@@ -6,6 +5,7 @@
 #include <vector>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/row_update.hpp"
 #include "kernels/sampled_logits.hpp"
 
@@ -14,28 +14,8 @@ using namespace karui;
 
 namespace {
 
-#ifdef KARUI_X86
-template <typename Table>
-const Table& choose(const Table& generic, const Table& avx2, const Table& avx512) {
-    switch (best_isa()) {
-        case Isa::avx512: return avx512;
-        case Isa::avx2: return avx2;
-        default: return generic;
-    }
-}
-const RowUpdateTable& rows() {
-    return choose(generic::row_update_table, avx2::row_update_table, avx512::row_update_table);
-}
-const SampledLogitsTable& logits() {
-    return choose(generic::sampled_logits_table, avx2::sampled_logits_table, avx512::sampled_logits_table);
-}
-#else
-const RowUpdateTable& rows() { return generic::row_update_table; }
-const SampledLogitsTable& logits() { return generic::sampled_logits_table; }
-#endif
-
-template <typename T>
-T* at(nb::tuple p, int i) { return reinterpret_cast<T*>(nb::cast<uintptr_t>(p[i])); }
+const RowUpdateTable& rows() { return KARUI_TABLE(row_update_table); }
+const SampledLogitsTable& logits() { return KARUI_TABLE(sampled_logits_table); }
 
 int64_t group(int64_t M, nb::tuple p) {
     if (M < 0) throw std::invalid_argument("M must be >= 0");
@@ -57,7 +37,7 @@ struct Parts {
     std::vector<const R*> values;
     std::vector<int64_t> sizes;
     Parts(nb::tuple addresses, nb::tuple lengths) {
-        for (nb::handle one : addresses) values.push_back(reinterpret_cast<const R*>(nb::cast<uintptr_t>(one)));
+        for (nb::handle one : addresses) values.push_back(at<const R>(nb::cast<uintptr_t>(one)));
         for (nb::handle one : lengths) sizes.push_back(nb::cast<int64_t>(one));
         if (values.empty() || values.size() != sizes.size()) throw std::invalid_argument("every part needs a size");
     }
@@ -70,7 +50,7 @@ void sum_as(const RowSizes& s, nb::tuple groups, nb::tuple values, nb::tuple siz
     const Parts<R> parts(values, sizes);
     const RowGroups g = row_groups(groups);
     nb::gil_scoped_release free;
-    run(s, g, parts.view(), reinterpret_cast<R*>(total));
+    run(s, g, parts.view(), at<R>(total));
 }
 
 void row_sum(int64_t R, int64_t H, int threads, bool f64, nb::tuple groups, nb::tuple values, nb::tuple sizes, uintptr_t total) {

@@ -1,9 +1,9 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/gaussian_draw.hpp"
 #include "kernels/hard_concrete.hpp"
 
@@ -12,29 +12,8 @@ using namespace karui;
 
 namespace {
 
-#ifdef KARUI_X86
-template <typename Table>
-const Table& choose(const Table& generic, const Table& avx2, const Table& avx512) {
-    switch (best_isa()) {
-        case Isa::avx512: return avx512;
-        case Isa::avx2: return avx2;
-        default: return generic;
-    }
-}
-const HardConcreteTable& gates() {
-    return choose(generic::hard_concrete_table, avx2::hard_concrete_table, avx512::hard_concrete_table);
-}
-const GaussianTable& gaussian() { return choose(generic::gaussian_table, avx2::gaussian_table, avx512::gaussian_table); }
-#else
-const HardConcreteTable& gates() { return generic::hard_concrete_table; }
-const GaussianTable& gaussian() { return generic::gaussian_table; }
-#endif
-
-struct Addresses {
-    nb::tuple all;
-    template <typename T>
-    T* at(int i) const { return reinterpret_cast<T*>(nb::cast<uintptr_t>(all[i])); }
-};
+const HardConcreteTable& gates() { return KARUI_TABLE(hard_concrete_table); }
+const GaussianTable& gaussian() { return KARUI_TABLE(gaussian_table); }
 
 HardConcreteLaw law_of(nb::tuple p) {
     auto a = [&](int i) { return nb::cast<double>(p[i]); };
@@ -42,37 +21,37 @@ HardConcreteLaw law_of(nb::tuple p) {
 }
 
 template <typename R>
-double draw_as(const HardConcreteFunctions<R>& run, int64_t n, int threads, uint64_t seed, nb::tuple law, const Addresses& p) {
+double draw_as(const HardConcreteFunctions<R>& run, int64_t n, int threads, uint64_t seed, nb::tuple law, nb::tuple p) {
     const HardConcreteLaw given = law_of(law);
-    const GateDraw<R> arrays{p.at<R>(0), p.at<const R>(1), p.at<R>(2), p.at<R>(3)};
+    const GateDraw<R> arrays{at<R>(p, 0), at<const R>(p, 1), at<R>(p, 2), at<R>(p, 3)};
     nb::gil_scoped_release free;
     return run.draw(n, threads, seed, given, arrays);
 }
 
 double gate_draw(int64_t n, int threads, bool f64, uint64_t seed, nb::tuple law, nb::tuple p) {
-    if (f64) return draw_as(gates().f64, n, threads, seed, law, {p});
-    return draw_as(gates().f32, n, threads, seed, law, {p});
+    if (f64) return draw_as(gates().f64, n, threads, seed, law, p);
+    return draw_as(gates().f32, n, threads, seed, law, p);
 }
 
 template <typename R>
-void gradient_as(const HardConcreteFunctions<R>& run, int64_t n, int threads, nb::tuple law, double scale, const Addresses& p) {
+void gradient_as(const HardConcreteFunctions<R>& run, int64_t n, int threads, nb::tuple law, double scale, nb::tuple p) {
     const HardConcreteLaw given = law_of(law);
-    const GateGradient<R> arrays{p.at<const R>(0), p.at<const R>(1), p.at<const R>(2), p.at<const R>(3),
-                                 p.at<R>(4), p.at<R>(5), scale};
+    const GateGradient<R> arrays{at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2), at<const R>(p, 3),
+                                 at<R>(p, 4), at<R>(p, 5), scale};
     nb::gil_scoped_release free;
     run.gradient(n, threads, given, arrays);
 }
 
 void gate_gradient(int64_t n, int threads, bool f64, nb::tuple law, double scale, nb::tuple p) {
-    if (f64) gradient_as(gates().f64, n, threads, law, scale, {p});
-    else gradient_as(gates().f32, n, threads, law, scale, {p});
+    if (f64) gradient_as(gates().f64, n, threads, law, scale, p);
+    else gradient_as(gates().f32, n, threads, law, scale, p);
 }
 
 template <typename R>
-void blocks_as(const HardConcreteFunctions<R>& run, int threads, nb::tuple sizes, const Addresses& p) {
+void blocks_as(const HardConcreteFunctions<R>& run, int threads, nb::tuple sizes, nb::tuple p) {
     auto size = [&](int i) { return nb::cast<int64_t>(sizes[i]); };
-    const BlockProduct<R> arrays{size(0), size(1), size(2), size(3), p.at<const R>(0), p.at<const R>(1), p.at<R>(2),
-                                 p.at<const R>(3), p.at<R>(4)};
+    const BlockProduct<R> arrays{size(0), size(1), size(2), size(3), at<const R>(p, 0), at<const R>(p, 1), at<R>(p, 2),
+                                 at<const R>(p, 3), at<R>(p, 4)};
     if (arrays.rows < 0 || arrays.columns < 0 || arrays.height < 1 || arrays.width < 1)
         throw std::invalid_argument("sizes must be rows, columns >= 0, height, width >= 1");
     nb::gil_scoped_release free;
@@ -81,36 +60,35 @@ void blocks_as(const HardConcreteFunctions<R>& run, int threads, nb::tuple sizes
 }
 
 void gate_blocks(int threads, bool f64, nb::tuple sizes, nb::tuple p) {
-    if (f64) blocks_as(gates().f64, threads, sizes, {p});
-    else blocks_as(gates().f32, threads, sizes, {p});
+    if (f64) blocks_as(gates().f64, threads, sizes, p);
+    else blocks_as(gates().f32, threads, sizes, p);
 }
 
 double open_count(int64_t n, int threads, bool f64, double shift, uintptr_t log_alpha, uintptr_t sizes) {
     nb::gil_scoped_release free;
     if (f64)
-        return gates().f64.open_count(threads, {n, shift, reinterpret_cast<double*>(log_alpha), reinterpret_cast<double*>(sizes)});
-    return gates().f32.open_count(threads, {n, shift, reinterpret_cast<float*>(log_alpha), reinterpret_cast<float*>(sizes)});
+        return gates().f64.open_count(threads, {n, shift, at<double>(log_alpha), at<double>(sizes)});
+    return gates().f32.open_count(threads, {n, shift, at<float>(log_alpha), at<float>(sizes)});
 }
 
 void open_gradient(int64_t n, int threads, bool f64, double shift, double scale, nb::tuple p) {
-    const Addresses a{p};
     if (f64) {
-        const OpenCount<double> arrays{n, shift, a.at<const double>(0), a.at<const double>(1)};
-        double* grad = a.at<double>(2);
+        const OpenCount<double> arrays{n, shift, at<const double>(p, 0), at<const double>(p, 1)};
+        double* grad = at<double>(p, 2);
         nb::gil_scoped_release free;
         gates().f64.open_gradient(threads, scale, arrays, grad);
     } else {
-        const OpenCount<float> arrays{n, shift, a.at<const float>(0), a.at<const float>(1)};
-        float* grad = a.at<float>(2);
+        const OpenCount<float> arrays{n, shift, at<const float>(p, 0), at<const float>(p, 1)};
+        float* grad = at<float>(p, 2);
         nb::gil_scoped_release free;
         gates().f32.open_gradient(threads, scale, arrays, grad);
     }
 }
 
 template <typename R>
-void gaussian_as(const GaussianFunctions<R>& run, int threads, uint64_t seed, bool is_variance, nb::tuple sizes, const Addresses& p) {
-    const GaussianDraw<R> arrays{nb::cast<int64_t>(sizes[0]), nb::cast<int64_t>(sizes[1]), p.at<const int64_t>(0),
-                                 p.at<const R>(1), p.at<const R>(2), p.at<R>(3), p.at<const R>(4)};
+void gaussian_as(const GaussianFunctions<R>& run, int threads, uint64_t seed, bool is_variance, nb::tuple sizes, nb::tuple p) {
+    const GaussianDraw<R> arrays{nb::cast<int64_t>(sizes[0]), nb::cast<int64_t>(sizes[1]), at<const int64_t>(p, 0),
+                                 at<const R>(p, 1), at<const R>(p, 2), at<R>(p, 3), at<const R>(p, 4)};
     const Spread kind = is_variance ? Spread::variance : Spread::log_variance;
     nb::gil_scoped_release free;
     if (arrays.grad) run.gradient(threads, seed, kind, arrays);
@@ -118,8 +96,8 @@ void gaussian_as(const GaussianFunctions<R>& run, int threads, uint64_t seed, bo
 }
 
 void gaussian_draw(int threads, bool f64, uint64_t seed, bool is_variance, nb::tuple sizes, nb::tuple p) {
-    if (f64) gaussian_as(gaussian().f64, threads, seed, is_variance, sizes, {p});
-    else gaussian_as(gaussian().f32, threads, seed, is_variance, sizes, {p});
+    if (f64) gaussian_as(gaussian().f64, threads, seed, is_variance, sizes, p);
+    else gaussian_as(gaussian().f32, threads, seed, is_variance, sizes, p);
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/statistical_recurrence.hpp"
 
 namespace nb = nanobind;
@@ -11,31 +11,19 @@ using namespace karui;
 
 namespace {
 
-const StatisticalTable& table() {
-#ifdef KARUI_X86
-    if (best_isa() == Isa::avx512) return avx512::statistical_table;
-    if (best_isa() == Isa::avx2) return avx2::statistical_table;
-#endif
-    return generic::statistical_table;
-}
-
-struct Addresses {
-    nb::tuple all;
-    template <typename T>
-    T* at(int i) const { return reinterpret_cast<T*>(nb::cast<uintptr_t>(all[i])); }
-};
+const StatisticalTable& table() { return KARUI_TABLE(statistical_table); }
 
 template <typename F>
-StatisticalForward<F> forward_arrays(const Addresses& p) {
-    return {p.at<const F>(0), p.at<const F>(1), p.at<const F>(2), p.at<const F>(3), p.at<const F>(4), p.at<const F>(5),
-            p.at<const uint8_t>(6), p.at<F>(7), p.at<F>(8), p.at<F>(9), p.at<F>(10), p.at<F>(11)};
+StatisticalForward<F> forward_arrays(nb::tuple p) {
+    return {at<const F>(p, 0), at<const F>(p, 1), at<const F>(p, 2), at<const F>(p, 3), at<const F>(p, 4), at<const F>(p, 5),
+            at<const uint8_t>(p, 6), at<F>(p, 7), at<F>(p, 8), at<F>(p, 9), at<F>(p, 10), at<F>(p, 11)};
 }
 
 template <typename F>
-StatisticalBackward<F> backward_arrays(const Addresses& p) {
-    return {p.at<const F>(0), p.at<const F>(1), p.at<const F>(2), p.at<const uint8_t>(3), p.at<const F>(4),
-            p.at<const F>(5), p.at<const F>(6), p.at<const F>(7), p.at<F>(8), p.at<F>(9), p.at<F>(10), p.at<F>(11),
-            p.at<F>(12), p.at<F>(13)};
+StatisticalBackward<F> backward_arrays(nb::tuple p) {
+    return {at<const F>(p, 0), at<const F>(p, 1), at<const F>(p, 2), at<const uint8_t>(p, 3), at<const F>(p, 4),
+            at<const F>(p, 5), at<const F>(p, 6), at<const F>(p, 7), at<F>(p, 8), at<F>(p, 9), at<F>(p, 10), at<F>(p, 11),
+            at<F>(p, 12), at<F>(p, 13)};
 }
 
 StatisticalSizes sizes_of(int64_t T, int64_t B, int64_t P, int64_t R, int64_t A, int activation, int threads) {
@@ -46,11 +34,11 @@ StatisticalSizes sizes_of(int64_t T, int64_t B, int64_t P, int64_t R, int64_t A,
 
 void forward(const StatisticalSizes& s, bool f64, nb::tuple p) {
     if (f64) {
-        auto arrays = forward_arrays<double>({p});
+        auto arrays = forward_arrays<double>(p);
         nb::gil_scoped_release free;
         table().forward_f64(s, arrays);
     } else {
-        auto arrays = forward_arrays<float>({p});
+        auto arrays = forward_arrays<float>(p);
         nb::gil_scoped_release free;
         table().forward_f32(s, arrays);
     }
@@ -58,22 +46,21 @@ void forward(const StatisticalSizes& s, bool f64, nb::tuple p) {
 
 void backward(const StatisticalSizes& s, bool f64, nb::tuple p) {
     if (f64) {
-        auto arrays = backward_arrays<double>({p});
+        auto arrays = backward_arrays<double>(p);
         nb::gil_scoped_release free;
         table().backward_f64(s, arrays);
     } else {
-        auto arrays = backward_arrays<float>({p});
+        auto arrays = backward_arrays<float>(p);
         nb::gil_scoped_release free;
         table().backward_f32(s, arrays);
     }
 }
 
 template <typename F>
-void slope(const StatisticalSizes& s, bool feedback, nb::tuple all) {
-    const Addresses p{all};
+void slope(const StatisticalSizes& s, bool feedback, nb::tuple p) {
     const AlphaSlope<F> a{s.T, s.B, s.A, feedback ? s.R : s.P, s.threads, !feedback, feedback,
-                          p.at<const F>(0), p.at<const F>(1), p.at<const F>(2), p.at<const F>(3), p.at<const F>(4),
-                          p.at<const uint8_t>(5), p.at<F>(6), p.at<F>(7)};
+                          at<const F>(p, 0), at<const F>(p, 1), at<const F>(p, 2), at<const F>(p, 3), at<const F>(p, 4),
+                          at<const uint8_t>(p, 5), at<F>(p, 6), at<F>(p, 7)};
     nb::gil_scoped_release free;
     if constexpr (sizeof(F) == 8) table().alpha_f64(a);
     else table().alpha_f32(a);

@@ -1,9 +1,9 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/simple_recurrence_step.hpp"
 
 namespace nb = nanobind;
@@ -11,25 +11,18 @@ using namespace karui;
 
 namespace {
 
-const ScanStepTable& table() {
-#ifdef KARUI_X86
-    if (best_isa() == Isa::avx512) return avx512::scan_step_table;
-    if (best_isa() == Isa::avx2) return avx2::scan_step_table;
-#endif
-    return generic::scan_step_table;
-}
+const ScanStepTable& table() { return KARUI_TABLE(scan_step_table); }
 
 template <typename R>
 ScanStep<R> arrays(int64_t I, nb::tuple p) {
-    auto at = [&](int i) { return reinterpret_cast<R*>(nb::cast<uintptr_t>(p[i])); };
     ScanForward<R> scan{};
-    scan.x = at(2);
-    scan.weight_c = at(3);
-    scan.bias = at(4);
-    scan.c_0 = at(5);
-    scan.h = at(6);
-    scan.c_n = at(7);
-    return {I, at(0), at(1), scan};
+    scan.x = at<R>(p, 2);
+    scan.weight_c = at<R>(p, 3);
+    scan.bias = at<R>(p, 4);
+    scan.c_0 = at<R>(p, 5);
+    scan.h = at<R>(p, 6);
+    scan.c_n = at<R>(p, 7);
+    return {I, at<R>(p, 0), at<R>(p, 1), scan};
 }
 
 void scan_step(int64_t B, int64_t I, int64_t G, int64_t H, int activation, double scale, int threads, bool f64, nb::tuple p) {

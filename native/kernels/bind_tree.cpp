@@ -1,9 +1,9 @@
-// Addresses come from torch tensors whose dtype, shape and contiguity the Python side has checked.
 #include <nanobind/nanobind.h>
 
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "kernels/addresses.hpp"
 #include "kernels/huffman.hpp"
 #include "kernels/tree_path.hpp"
 
@@ -12,16 +12,7 @@ using namespace karui;
 
 namespace {
 
-const TreePathTable& table() {
-#ifdef KARUI_X86
-    if (best_isa() == Isa::avx512) return avx512::tree_path_table;
-    if (best_isa() == Isa::avx2) return avx2::tree_path_table;
-#endif
-    return generic::tree_path_table;
-}
-
-template <typename T>
-T* at(nb::tuple p, int i) { return reinterpret_cast<T*>(nb::cast<uintptr_t>(p[i])); }
+const TreePathTable& table() { return KARUI_TABLE(tree_path_table); }
 
 PathSizes sizes(int64_t N, int64_t H, int threads) {
     if (N < 0 || H < 1 || threads < 1) throw std::invalid_argument("sizes must be N >= 0, H >= 1, threads >= 1");
