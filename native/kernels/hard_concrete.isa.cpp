@@ -30,37 +30,48 @@ static inline R between(R x, R low, R high) {
 // Group by group, so that a gate is the function of its position alone; the last group may be cut off.
 //
 // With u = a / (a + b) and r = b exp(-log alpha), s = 1 / (1 + (r / a)^(1 / beta)); for the published beta = 2/3 that is
-// a^2 / (a^2 + r sqrt(r a)), without a logarithm.
+// a^2 / (a^2 + r sqrt(r a)), without a logarithm, and its division serves P(z > 0) = 1 / (1 + closed exp(-log alpha)) too.
 template <typename R, bool is_published>
 static inline void draw_group(const Law<R> law, const uint32_t* __restrict words, const R* __restrict log_alpha,
                               R* __restrict gate, R* __restrict open) {
     const R over_beta = law.over_beta, span = law.span, gamma = law.gamma, closed = law.closed;
     const uint32_t least = law.least;
+    constexpr R unit = R(1.0 / 4294967296.0);
 #pragma omp simd
     for (int l = 0; l < 16; ++l) {
         uint32_t word = words[l] < least ? least : words[l];
         word = word > ~least ? ~least : word;
-        const R a = static_cast<R>(word) + R(0.5), b = static_cast<R>(~word) + R(0.5);
-        const R e = exp_(-log_alpha[l]);
+        const R a = (static_cast<R>(word) + R(0.5)) * unit, b = (static_cast<R>(~word) + R(0.5)) * unit;
         R s;
         if (is_published) {
-            const R r = b * e;
-            s = a * a / (a * a + r * sqrt_(r * a));
+            const R e = exp_bounded_(-log_alpha[l]), r = b * e;
+            const R whole = a * a + r * sqrt_(r * a), odds = R(1) + closed * e, over_both = R(1) / (whole * odds);
+            s = a * a * odds * over_both;
+            open[l] = whole * over_both;
         } else {
             s = R(1) / (R(1) + exp_((log_(b / a) - log_alpha[l]) * over_beta));
+            open[l] = R(1) / (R(1) + closed * exp_(-log_alpha[l]));
         }
         gate[l] = between(s * span + gamma, R(0), R(1));
-        open[l] = R(1) / (R(1) + closed * e);
     }
+}
+
+// Written to only where something is out of bounds: a look costs half as much.
+template <typename R>
+static inline void bound(R low, R high, R* __restrict x, int64_t n) {
+    int outside = 0;
+#pragma omp simd reduction(| : outside)
+    for (int64_t i = 0; i < n; ++i) outside |= (x[i] < low) | (x[i] > high);
+    if (!outside) return;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) x[i] = between(x[i], low, high);
 }
 
 template <typename R, bool is_published>
 static double draw_block(const Law<R> law, uint64_t seed, int64_t first, int64_t end, const GateDraw<R>& p) {
     R* __restrict log_alpha = p.log_alpha;
     R* __restrict gate = p.gate;
-    const R low = law.low, high = law.high;
-#pragma omp simd
-    for (int64_t i = first; i < end; ++i) log_alpha[i] = between(log_alpha[i], low, high);
+    bound(law.low, law.high, log_alpha + first, end - first);
     Words words;
     alignas(64) R open[32], sums[32] = {};
     for (int64_t i = first; i < end; i += group_size) {
@@ -98,10 +109,15 @@ static double total_of(const std::vector<double>& sums) {
     return total;
 }
 
+// No overflow on the short way.
+static bool takes_short_way(const HardConcreteLaw& law) {
+    return law.beta == 2.0 / 3.0 && law.low >= -40.0 && law.high <= 40.0;
+}
+
 template <typename R>
 static double draw(int64_t n, int threads, uint64_t seed, const HardConcreteLaw& given, const GateDraw<R>& p) {
     const Law<R> law(given);
-    const bool is_published = given.beta == 2.0 / 3.0 && given.low >= -40.0 && given.high <= 40.0;  // no overflow
+    const bool is_published = takes_short_way(given);
     const int64_t blocks = blocks_of(n);
     std::vector<double> sums(static_cast<size_t>(blocks));
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -114,38 +130,43 @@ static double draw(int64_t n, int threads, uint64_t seed, const HardConcreteLaw&
 }
 
 // dz / d log alpha = (zeta - gamma) s (1 - s) / beta inside the clip, where z = s (zeta - gamma) + gamma.
-template <typename R, bool has_weight, bool has_count>
+template <typename R, bool has_weight, bool has_count, bool is_published>
 static void gradient_block(const Law<R> law, int64_t first, int64_t end, const GateGradient<R>& p) {
     const R over_span = R(1) / law.span, slope = law.span * law.over_beta, gamma = law.gamma, closed = law.closed;
     const R scale = static_cast<R>(p.scale) * closed;
-    const R* __restrict grad = p.grad;
+    const R* grad = p.grad;  // may be grad_weight too
     const R* __restrict weight = p.weight;
     const R* __restrict gate = p.gate;
     const R* __restrict log_alpha = p.log_alpha;
-    R* __restrict grad_weight = p.grad_weight;
+    R* grad_weight = p.grad_weight;
     R* __restrict grad_log_alpha = p.grad_log_alpha;
 #pragma omp simd
     for (int64_t i = first; i < end; ++i) {
         const R z = gate[i];
         const R s = (z - gamma) * over_span;
         const R inside = z > R(0) && z < R(1) ? slope : R(0);
-        const R of_gate = has_weight ? grad[i] * weight[i] : grad[i];
+        const R g = grad[i], of_gate = has_weight ? g * weight[i] : g;
         R found = of_gate * inside * s * (R(1) - s);
         if (has_count) {  // d open / d log alpha = open (1 - open), open = 1 / (1 + closed e)
-            const R e = exp_(-log_alpha[i]), odds = R(1) + closed * e;
+            const R e = is_published ? exp_bounded_(-log_alpha[i]) : exp_(-log_alpha[i]), odds = R(1) + closed * e;
             found += scale * e / (odds * odds);
         }
         grad_log_alpha[i] = found;
-        if (has_weight) grad_weight[i] = grad[i] * z;
+        if (has_weight) grad_weight[i] = g * z;
     }
+}
+
+template <typename R, bool is_published>
+static auto gradient_of(const GateGradient<R>& p) {
+    return p.weight ? (p.scale != 0.0 ? gradient_block<R, true, true, is_published> : gradient_block<R, true, false, is_published>)
+                    : (p.scale != 0.0 ? gradient_block<R, false, true, is_published> : gradient_block<R, false, false, is_published>);
 }
 
 template <typename R>
 static void gradient(int64_t n, int threads, const HardConcreteLaw& given, const GateGradient<R>& p) {
     const Law<R> law(given);
     const int64_t blocks = blocks_of(n);
-    const auto run = p.weight ? (p.scale != 0.0 ? gradient_block<R, true, true> : gradient_block<R, true, false>)
-                              : (p.scale != 0.0 ? gradient_block<R, false, true> : gradient_block<R, false, false>);
+    const auto run = takes_short_way(given) ? gradient_of<R, true>(p) : gradient_of<R, false>(p);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t k = 0; k < blocks; ++k) run(law, k * block, (k + 1) * block < n ? (k + 1) * block : n, p);
 }

@@ -32,4 +32,4 @@ def eager_twin(
 
 def addresses(*tensors: Tensor | None) -> tuple[int, ...]:
     """Where each tensor begins, for the native core; 0 for None."""
-    return tuple(0 if t is None else t.data_ptr() for t in tensors)
+    return tuple([0 if t is None else t.data_ptr() for t in tensors])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from karui.ops import hard_concrete as op
-from karui.sparse.division import Blocks, Division, Elements
+from karui.sparse.division import Axis, Blocks, Division, Elements
 from karui.sparse.gate import Gate
 from karui.sparse.groups import check_groups
 from karui.sparse.remembered import Remembered, versions
@@ -131,7 +131,7 @@ class HardConcreteGate(Gate):
 
     def scale(self, weight: Tensor, division: Division, rows: Tensor | None = None) -> Tensor:
         """A weight, or its given rows, times gates: drawn and multiplied at once where each has an element or block."""
-        block = (division.height, division.width) if isinstance(division, Blocks) else None
+        block = _block(division)
         if not isinstance(division, Elements | Blocks):
             return super().scale(weight, division, rows)
         if rows is None and op.runs_compiled(self.log_alpha, weight):
@@ -144,7 +144,30 @@ class HardConcreteGate(Gate):
         found = op.draw_with_count(
             self.log_alpha, self.law, weight=weight, block=block, sizes=division.sizes(self.log_alpha.device)
         )
-        about = (division, self.beta)
+        return self._remember(found)
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:  # noqa: A002
+        """input (..., C) times the weight (R, C) times gates, plus bias: in one step, or None where there is none."""
+        division = self.divisions[0]
+        block, scales_input = _block(division), False
+        if isinstance(division, Axis) and division.dim == 1:
+            block, scales_input = (max(1, len(weight)), 1), input.numel() < weight.numel()
+        elif not isinstance(division, Elements | Blocks):
+            return None
+        found = op.linear_with_count(
+            input,
+            weight,
+            bias,
+            self.log_alpha,
+            self.law,
+            block=block,
+            sizes=division.sizes(self.log_alpha.device),
+            scales_input=scales_input,
+        )
+        return None if found is None else self._remember(found)
+
+    def _remember(self, found: op.Counted) -> Tensor:
+        about = (self.divisions[0], self.beta)
         self._counted = Remembered(found.count, found.state, about, versions(self.log_alpha))
         return found.drawn
 
@@ -200,6 +223,10 @@ class HardConcreteGate(Gate):
         return torch.sigmoid(self.log_alpha - self.beta * math.log(-self.gamma / self.zeta))
 
 
+def _block(division: Division) -> tuple[int, int] | None:
+    return (division.height, division.width) if isinstance(division, Blocks) else None
+
+
 class HardConcreteWeight(SparseWeight):
     """A weight times its gates."""
 
@@ -216,6 +243,22 @@ class HardConcreteWeight(SparseWeight):
         super().__init__(shape, gates, shared, zero_row=zero_row)
         self.lambda_ = of_layer("lambda_", method.lambda_, layer)
         self.weight_decay = method.weight_decay
+
+    def product(
+        self,
+        input: Tensor,  # noqa: A002
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        shared: Mapping[Gate, Tensor] | None = None,
+    ) -> Tensor:
+        """As the base class; in one step where the weight has one kind of gate."""
+        if len(self.places) == 1 and not self.shared:
+            [(gate, _)] = self.own_gates()
+            found = gate.linear(input, weight, bias)  # type: ignore[attr-defined]
+            if found is not None:
+                return found
+        return super().product(input, weight, bias, shared=shared)
 
     def penalty(self, weight: Tensor) -> Tensor:
         """Lambda times the expected number of kept weights, plus the L2 term."""

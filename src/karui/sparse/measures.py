@@ -14,7 +14,21 @@ from karui.sparse.layers import SparseEmbedding, SparseLayer
 
 def sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLayer]]:
     """(name, layer) of every sparse layer."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, SparseLayer))
+    return _sparse_layers(model, "", set())
+
+
+def _sparse_layers(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, SparseLayer]]:
+    """As `named_modules` goes, at every step of a training: without a look at the gates inside a sparse layer."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    parts: dict[str, nn.Module | None] = module._modules  # noqa: SLF001
+    if isinstance(module, SparseLayer):
+        yield name, module
+        parts = {"base": module.base}
+    for part, child in parts.items():
+        if child is not None:
+            yield from _sparse_layers(child, f"{name}.{part}" if name else part, seen)
 
 
 def _all_sparse(model: nn.Module) -> list[tuple[str, SparseLayer]]:

@@ -10,7 +10,7 @@ from karui.ops.hard_concrete import reference
 from karui.ops.hard_concrete.reference import Law
 from karui.ops.noise import draw_seed
 
-__all__ = ["Law", "count_open", "draw", "draw_with_count", "runs_compiled"]
+__all__ = ["Law", "count_open", "draw", "draw_with_count", "linear_with_count", "runs_compiled"]
 
 if TYPE_CHECKING:
     from karui.ops.hard_concrete.cpu import Pass
@@ -30,11 +30,18 @@ class Counted(NamedTuple):
 
 def runs_compiled(log_alpha: Tensor, weight: Tensor | None = None) -> bool:
     """Tell whether a draw takes the compiled form by itself."""
-    tensors = (log_alpha,) if weight is None else (log_alpha, weight)
     return (
-        choose_implementation(log_alpha, None, KNOWN, dtypes=FULL_DTYPES) == "cpp"
-        and all(t.is_contiguous() and not is_traced(t) for t in tensors)
-        and (weight is None or (weight.dtype == log_alpha.dtype and weight.device == log_alpha.device))
+        log_alpha.is_cpu
+        and log_alpha.dtype in FULL_DTYPES
+        and log_alpha.is_contiguous()
+        and not is_traced(log_alpha)
+        and (weight is None or _is_alike(weight, log_alpha))
+    )
+
+
+def _is_alike(weight: Tensor, log_alpha: Tensor) -> bool:
+    return (
+        weight.is_cpu and weight.dtype == log_alpha.dtype and weight.is_contiguous() and not is_traced(weight)
     )
 
 
@@ -82,10 +89,40 @@ def draw_with_count(
     from karui.ops.hard_concrete import cpu
 
     state = cpu.Pass()
-    drawn, count = cpu.draw(
-        log_alpha, weight, law, draw_seed(), block=block, sizes=_sizes(sizes, log_alpha), state=state
-    )
-    return Counted(drawn, count, state)
+    how = cpu.Drawing(law, _sizes(sizes, log_alpha), block)
+    return Counted(*cpu.draw(log_alpha, weight, how, draw_seed(), state), state)
+
+
+def linear_with_count(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None,
+    log_alpha: Tensor,
+    law: Law,
+    *,
+    block: tuple[int, int] | None = None,
+    sizes: float | Tensor = 1.0,
+    scales_input: bool = False,
+) -> Counted | None:
+    """input (..., C) times a draw of the weight (R, C) plus bias (R,), and the count: one node of the graph for all.
+
+    block: as in `draw`. scales_input: the gates, one a column (C,) in blocks of (R, 1), multiply the input instead,
+    where that is smaller than the weight. None where the compiled form does not run, a compiler looks on, or an
+    autocast asks for a product of 16 bits.
+    """
+    if (
+        not runs_compiled(log_alpha, weight)
+        or type(input) is not Tensor
+        or not input.is_cpu
+        or input.dtype != log_alpha.dtype
+        or not input.numel()
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return None
+    from karui.ops.hard_concrete import cpu, linear
+
+    how, state = cpu.Drawing(law, _sizes(sizes, log_alpha), block), cpu.Pass()
+    return Counted(*linear.drawn_linear(input, weight, bias, log_alpha, how, scales_input, state), state)
 
 
 def count_open(

@@ -1,5 +1,6 @@
 """The compiled gates: draw, product with the weight and expected count in one pass, all gradients in another."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -28,12 +29,80 @@ class Pass:
         self.is_open = True
 
 
-def _numbers(law: Law) -> tuple[float, ...]:
+@lru_cache(maxsize=64)
+def numbers(law: Law) -> tuple[float, ...]:
+    """As the native core takes a law."""
     return law.beta, law.gamma, law.zeta, law.low, law.high, EPSILON, law.shift
 
 
-def _kind(tensor: Tensor) -> tuple[int, int, bool]:
+def kind(tensor: Tensor) -> tuple[int, int, bool]:
+    """(elements, threads, is float64), as the native core takes them."""
     return tensor.numel(), torch.get_num_threads(), tensor.dtype == torch.float64
+
+
+class Drawing(NamedTuple):
+    """What is drawn, and what with it."""
+
+    law: Law
+    sizes: Sizes
+    block: tuple[int, int] | None
+    """(height, width) of the elements of a weight that share a gate; None: a gate an element."""
+
+
+def draw_into(
+    log_alpha: Tensor, weight: Tensor | None, how: Drawing, seed: int
+) -> tuple[Tensor, Tensor | None, float]:
+    """Gates, the weight times its gates where one is given, and the expected number of elements behind open gates."""
+    gate = torch.empty_like(log_alpha)
+    out = None if weight is None else torch.empty_like(weight)
+    n, threads, is_double = kind(log_alpha)
+    at_once = how.block is None
+    arrays = addresses(log_alpha, weight if at_once else None, gate, out if at_once else None)
+    count = _native.gate_draw(n, threads, is_double, seed, numbers(how.law), arrays)
+    if how.sizes.by_unit is None:
+        count *= how.sizes.each
+    else:
+        arrays = addresses(log_alpha, how.sizes.by_unit)
+        count = _native.open_count(n, threads, is_double, how.law.shift, *arrays)
+    if weight is not None and how.block is not None:
+        arrays = addresses(weight, gate, out, None, None)
+        _native.gate_blocks(threads, is_double, (*weight.shape, *how.block), arrays)
+    return gate, out, count
+
+
+def gradients(
+    grad: Tensor | None,
+    weight: Tensor | None,
+    gate: Tensor,
+    log_alpha: Tensor,
+    how: Drawing,
+    *,
+    scale: float,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of log alpha and of the weight, by what `draw_into` gave (grad) and by its count (scale).
+
+    out: where that of the weight goes, `grad` itself if nobody else reads it; None: a new tensor.
+    """
+    of_log_alpha = torch.empty_like(log_alpha)
+    if grad is None:
+        return open_gradient_(of_log_alpha, log_alpha, how.law, how.sizes, scale), None
+    of_weight = None
+    if weight is not None:
+        of_weight = torch.empty_like(weight) if out is None else out
+        if how.block is not None:
+            of_weight, grad = multiply_blocks(grad, weight, gate, how.block, out=of_weight)
+            weight = None
+    by_unit = how.sizes.by_unit is not None and scale != 0.0
+    _native.gate_gradient(
+        *kind(log_alpha),
+        numbers(how.law),
+        0.0 if by_unit else scale * how.sizes.each,
+        addresses(grad, weight, gate, log_alpha, None if weight is None else of_weight, of_log_alpha),
+    )
+    if by_unit:
+        of_log_alpha += open_gradient_(torch.empty_like(log_alpha), log_alpha, how.law, how.sizes, scale)
+    return of_log_alpha, of_weight
 
 
 class _Draw(torch.autograd.Function):
@@ -41,60 +110,21 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        log_alpha: Tensor,
-        weight: Tensor | None,
-        law: Law,
-        seed: int,
-        block: tuple[int, int] | None,
-        sizes: Sizes,
-        state: Pass,
+        ctx: Any, log_alpha: Tensor, weight: Tensor | None, how: Drawing, seed: int, state: Pass
     ) -> tuple[Tensor, Tensor]:
-        gate = torch.empty_like(log_alpha)
-        at_once = weight if block is None else None
-        out = None if weight is None else torch.empty_like(weight)
-        arrays = addresses(log_alpha, at_once, gate, None if at_once is None else out)
-        n, threads, is_double = _kind(log_alpha)
-        count = _native.gate_draw(n, threads, is_double, seed, _numbers(law), arrays)
-        if sizes.by_unit is None:
-            count *= sizes.each
-        else:
-            count = _native.open_count(n, threads, is_double, law.shift, *addresses(log_alpha, sizes.by_unit))
-        if block is not None and weight is not None:
-            arrays = addresses(weight, gate, out, None, None)
-            _native.gate_blocks(threads, is_double, (*weight.shape, *block), arrays)
+        gate, out, count = draw_into(log_alpha, weight, how, seed)
         ctx.save_for_backward(log_alpha, weight, gate)
-        ctx.law, ctx.block, ctx.sizes, ctx.state = law, block, sizes, state
+        ctx.how, ctx.state = how, state
         ctx.set_materialize_grads(False)
-        return gate if out is None else out, torch.tensor(count, dtype=log_alpha.dtype)
+        return gate if out is None else out, torch.scalar_tensor(count, dtype=log_alpha.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_count: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         ctx.state.is_open = False
         log_alpha, weight, gate = ctx.saved_tensors
-        block, sizes = ctx.block, ctx.sizes
-        scale = 0.0 if grad_count is None else grad_count.item()
-        of_log_alpha = torch.empty_like(log_alpha)
-        if grad is None:
-            open_gradient_(of_log_alpha, log_alpha, ctx.law, sizes, scale)
-            return of_log_alpha, *[None] * 6
-        grad, of_weight = grad.contiguous(), None
-        if block is not None and weight is not None:
-            of_weight, grad = multiply_blocks(grad, weight, gate, block)
-            weight = None
-        elif weight is not None:
-            of_weight = torch.empty_like(weight)
-        by_unit = sizes.by_unit is not None and scale != 0.0
-        _native.gate_gradient(
-            *_kind(log_alpha),
-            _numbers(ctx.law),
-            0.0 if by_unit else scale * sizes.each,
-            addresses(grad, weight, gate, log_alpha, None if weight is None else of_weight, of_log_alpha),
-        )
-        if by_unit:
-            of_log_alpha += open_gradient_(torch.empty_like(log_alpha), log_alpha, ctx.law, sizes, scale)
-        return of_log_alpha, of_weight, *[None] * 5
+        grad, scale = None if grad is None else grad.contiguous(), value_of(grad_count)
+        return *gradients(grad, weight, gate, log_alpha, ctx.how, scale=scale), None, None, None
 
 
 class _Count(torch.autograd.Function):
@@ -102,7 +132,7 @@ class _Count(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_alpha: Tensor, law: Law, sizes: Sizes) -> Tensor:
-        count = _native.open_count(*_kind(log_alpha), law.shift, *addresses(log_alpha, sizes.by_unit))
+        count = _native.open_count(*kind(log_alpha), law.shift, *addresses(log_alpha, sizes.by_unit))
         ctx.save_for_backward(log_alpha)
         ctx.law, ctx.sizes = law, sizes
         return torch.tensor(count if sizes.by_unit is not None else count * sizes.each, dtype=log_alpha.dtype)
@@ -120,7 +150,7 @@ def open_gradient_(out: Tensor, log_alpha: Tensor, law: Law, sizes: Sizes, scale
     if sizes.by_unit is None:
         scale *= sizes.each
     arrays = addresses(log_alpha, sizes.by_unit, out)
-    _native.open_gradient(*_kind(log_alpha), law.shift, scale, arrays)
+    _native.open_gradient(*kind(log_alpha), law.shift, scale, arrays)
     return out
 
 
@@ -131,9 +161,14 @@ def multiply_blocks(
     out = torch.empty_like(weight) if out is None else out
     of_gate = torch.empty_like(gate)
     arrays = addresses(weight, gate, out, grad, of_gate)
-    _, threads, is_double = _kind(weight)
+    _, threads, is_double = kind(weight)
     _native.gate_blocks(threads, is_double, (*weight.shape, *block), arrays)
     return out, of_gate
+
+
+def value_of(grad_count: Tensor | None) -> float:
+    """The gradient by a count, 0 where nothing depends on it."""
+    return 0.0 if grad_count is None else grad_count.item()
 
 
 def refuse_second_derivative() -> None:
@@ -143,17 +178,10 @@ def refuse_second_derivative() -> None:
 
 
 def draw(
-    log_alpha: Tensor,
-    weight: Tensor | None,
-    law: Law,
-    seed: int,
-    *,
-    block: tuple[int, int] | None,
-    sizes: Sizes,
-    state: Pass,
+    log_alpha: Tensor, weight: Tensor | None, how: Drawing, seed: int, state: Pass
 ) -> tuple[Tensor, Tensor]:
-    """See `karui.ops.hard_concrete.draw`; float32 or float64 on a CPU, all of one dtype, contiguous."""
-    return _Draw.apply(log_alpha, weight, law, seed, block, sizes, state)  # type: ignore[return-value]
+    """See `karui.ops.hard_concrete.draw_with_count`; float32 or float64 on a CPU, all of one dtype, contiguous."""
+    return _Draw.apply(log_alpha, weight, how, seed, state)  # type: ignore[return-value]
 
 
 def count_open(log_alpha: Tensor, law: Law, sizes: Sizes) -> Tensor:

@@ -1,0 +1,68 @@
+"""A matrix product with a drawn weight: gates, their product with the weight and the dense product in one node.
+
+With G = grad^T input (R, C), the gradient by the drawn weight, that of the weight is G z and that of the gates the sums
+of G W over their units: G is this node's own, so both are taken in its place, and nothing between the parts of a step
+goes through autograd.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from karui.ops.hard_concrete import cpu
+from karui.ops.noise import draw_seed
+
+
+class _DrawnLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,  # noqa: A002
+        weight: Tensor,
+        bias: Tensor | None,
+        log_alpha: Tensor,
+        how: cpu.Drawing,
+        scales_input: bool,
+        state: cpu.Pass,
+    ) -> tuple[Tensor, Tensor]:
+        gate, drawn, count = cpu.draw_into(log_alpha, None if scales_input else weight, how, draw_seed())
+        output = F.linear(input * gate, weight, bias) if drawn is None else F.linear(input, drawn, bias)
+        ctx.save_for_backward(input, weight, log_alpha, gate, drawn if ctx.needs_input_grad[0] else None)
+        ctx.how, ctx.has_bias, ctx.scales_input, ctx.state = how, bias is not None, scales_input, state
+        ctx.set_materialize_grads(False)
+        return output, torch.scalar_tensor(count, dtype=log_alpha.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_count: Tensor | None) -> tuple[Tensor | None, ...]:
+        cpu.refuse_second_derivative()
+        ctx.state.is_open = False
+        input, weight, log_alpha, gate, drawn = ctx.saved_tensors  # noqa: A001
+        product = of_input = of_bias = None
+        if grad is not None:
+            flat = grad.reshape(-1, grad.shape[-1])
+            product = torch.mm(flat.t(), input.reshape(-1, input.shape[-1]))
+            of_bias = flat.sum(0) if ctx.has_bias else None
+            if ctx.needs_input_grad[0]:
+                of_input = (grad @ weight).mul_(gate) if ctx.scales_input else grad @ drawn
+        of_log_alpha, of_weight = cpu.gradients(
+            product, weight, gate, log_alpha, ctx.how, scale=cpu.value_of(grad_count), out=product
+        )
+        return of_input, of_weight, of_bias, of_log_alpha, None, None, None
+
+
+def drawn_linear(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None,
+    log_alpha: Tensor,
+    how: cpu.Drawing,
+    scales_input: bool,
+    state: cpu.Pass,
+) -> tuple[Tensor, Tensor]:
+    """input (..., C) times a draw of the weight (R, C) plus bias (R,): (..., R), and the count of `draw_with_count`.
+
+    See `karui.ops.hard_concrete.linear_with_count`, which says what this takes.
+    """
+    return _DrawnLinear.apply(input, weight, bias, log_alpha, how, scales_input, state)  # type: ignore[return-value]

@@ -1,0 +1,135 @@
+"""Proof of the product with a drawn weight in one node: against the reference with the same uniform numbers."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from karui.ops import hard_concrete as op
+from karui.ops.hard_concrete import linear, reference
+from karui.ops.noise import reference as noise
+from karui.sparse import HardConcrete, penalty, sparsify
+from karui.sparse.weight import SparseWeight
+
+LAW = op.Law(2 / 3, -0.1, 1.1, -10.0, 4.6)
+SEED = 11
+CASES = {
+    "elements": ((7, 35), None, False),
+    "blocks": ((35, 9), (16, 1), False),
+    "wide blocks": ((11, 21), (8, 4), False),
+    "columns of the weight": ((7, 33), (7, 1), False),
+    "columns of the input": ((7, 33), (7, 1), True),
+}
+
+
+@pytest.fixture
+def one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "draw_seed", lambda: SEED)
+
+
+def inputs(
+    shape: tuple[int, int],
+    block: tuple[int, int] | None,
+    dtype: torch.dtype,
+    *,
+    leading: tuple[int, ...] = (3, 2),
+) -> list[Tensor]:
+    """Input, weight, bias, log alpha; the last in one row where the blocks are columns."""
+    generator = torch.Generator().manual_seed(5)
+    units = shape if block is None else tuple(-(-s // b) for s, b in zip(shape, block, strict=True))
+    shapes = ((*leading, shape[1]), shape, shape[:1], units)
+    made = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+    if block is not None and block[0] == shape[0]:
+        made[3] = made[3].view(-1)
+    return [t.to(dtype).requires_grad_() for t in made]
+
+
+def gradients(output: Tensor, count: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(6)
+    direction = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.dtype)
+    return list(torch.autograd.grad((direction * output).sum() + 0.7 * count, tensors))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("by_unit", [False, True])
+@pytest.mark.usefixtures("one_seed")
+def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
+    shape, block, scales_input = CASES[case]
+    x, weight, bias, log_alpha = tensors = inputs(shape, block, torch.float64)
+    sizes = (
+        1.0 + torch.arange(log_alpha.numel(), dtype=torch.float64).view(log_alpha.shape) % 3
+        if by_unit
+        else 4.0
+    )
+    gate = reference.gates(log_alpha, noise.uniform(SEED, log_alpha.numel()).view(log_alpha.shape), LAW)
+    spread = gate if block is None else reference.spread(gate.view(-1, gate.shape[-1]), shape, block)
+    output = nn.functional.linear(x, weight * spread, bias)
+    count = (sizes * reference.open_probability(log_alpha, LAW)).sum()
+    truth = [output, count, *gradients(output, count, tensors)]
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        given = inputs(shape, block, dtype)
+        found = op.linear_with_count(*given, LAW, block=block, sizes=sizes, scales_input=scales_input)
+        assert found is not None
+        for one, right in zip(
+            [found.drawn, found.count, *gradients(found.drawn, found.count, given)], truth, strict=True
+        ):
+            assert one.dtype == dtype
+            assert (one - right).abs().max() <= tolerance * (1.0 + right.abs().max())
+        assert not found.state.is_open
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("one_seed")
+def test_gradcheck(case: str) -> None:
+    _, block, scales_input = CASES[case]
+    shape = (4, 6)
+    block = None if block is None else (4, 1) if "columns" in case else (3, 2)
+
+    def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        found = op.linear_with_count(*tensors, LAW, block=block, sizes=2.0, scales_input=scales_input)
+        assert found is not None
+        return found.drawn, found.count
+
+    assert torch.autograd.gradcheck(run, inputs(shape, block, torch.float64, leading=(2,)))
+
+
+@pytest.mark.usefixtures("one_seed")
+def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
+    tensors = inputs((7, 35), None, torch.float64)
+    for leave_out in (0, 1):
+        found = op.linear_with_count(*tensors, LAW)
+        assert found is not None
+        kept = (found.drawn.sum(), found.count)[1 - leave_out]
+        of_weight, of_log_alpha = torch.autograd.grad(kept, [tensors[1], tensors[3]], allow_unused=True)
+        assert (of_weight is None or not of_weight.any()) == (leave_out == 0)
+        assert of_log_alpha.any()
+
+
+def test_what_the_compiled_form_does_not_take_is_left_to_others() -> None:
+    x, weight, bias, log_alpha = inputs((7, 35), None, torch.float32)
+    assert op.linear_with_count(x.double(), weight, bias, log_alpha, LAW) is None
+    assert op.linear_with_count(x[:0], weight, bias, log_alpha, LAW) is None
+    assert op.linear_with_count(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16(), LAW) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert op.linear_with_count(x, weight, bias, log_alpha, LAW) is None
+
+
+@pytest.mark.parametrize("group", ["weight", "16x1", "8x4", "input"])
+@pytest.mark.parametrize("rows", [2, 40])
+def test_a_sparse_layer_gives_the_same_in_one_node_and_in_several(
+    group: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = sparsify(nn.Sequential(nn.Linear(33, 20)), HardConcrete(groups=(group,))).train()
+    x = torch.randn(rows, 33, requires_grad=True)
+    found = []
+    for name in ("DrawnLinear", "several"):
+        if name == "several":
+            product = SparseWeight.product
+            monkeypatch.setattr("karui.sparse.hard_concrete.HardConcreteWeight.product", product)
+        torch.manual_seed(3)
+        output = model(x)
+        assert (name == "DrawnLinear") == (name in type(output.grad_fn).__name__)
+        loss = output.square().sum() + penalty(model)
+        found.append([output.detach(), *torch.autograd.grad(loss, [x, *model.parameters()])])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * (1.0 + other.abs().max())
