@@ -17,13 +17,8 @@ def compact_language_run(
     Raises:
         UserError: the run is not finished, its text cannot be read, the file would answer differently or is too large.
     """
-    from karui.cli.language_runs import open_language_run
-    from karui.compact.language import (
-        PERPLEXITY_TOLERANCE,
-        compact_language,
-        model_log_probs,
-        to_language_spec,
-    )
+    from karui.cli.language_runs import open_language_run, spec_of
+    from karui.compact.language import PERPLEXITY_TOLERANCE, compact_language, model_log_probs
     from karui.data.language_sets import read_lines_of
     from karui.runtime.format import VALUES
     from karui.runtime.reader import read_any
@@ -36,14 +31,7 @@ def compact_language_run(
     data = recipe.data
     _say(f"reading the validation part of {data.name}")
     lines, _ = read_lines_of(data.name, "valid", text=data.text, valid_fraction=data.valid_fraction)
-    spec = to_language_spec(
-        trained.model,
-        trained.words,
-        eos=trained.eos,
-        unk=trained.unk,
-        tokenisation=trained.tokenisation,
-        lower=trained.lower,
-    )
+    spec = spec_of(trained, trained.model)
     if provenance:
         spec.provenance = {"recipe": recipe.name, "data": data.name, "seed": str(recipe.train.seed)}
     _say("proving that the file answers as the model does, choosing values")

@@ -14,8 +14,7 @@ def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
     """
     from karui.cli.compact_language import compact_language_run
     from karui.cli.eval_language import evaluate_language
-    from karui.cli.language_runs import open_language_run
-    from karui.compact.language import to_language_spec
+    from karui.cli.language_runs import open_language_run, spec_of
     from karui.runtime.language_format import encode_language_model
     from karui.runtime.model import load_language_model
     from karui.sparse import dense_copy
@@ -25,18 +24,10 @@ def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
     made = compact_language_run(out, path, values="auto", max_bytes=None, tolerance=None, provenance=False)
     file, data = load_language_model(path.read_bytes()), recipe.data
     tested = evaluate_language(path, artifact=file, data=data.name, split="test", text=data.text)
-    masked = open_language_run(out)[0].model
     trained, _ = open_language_run(out, masked=False)
-    dense: Any = dense_copy(trained.model)
-    spec = to_language_spec(
-        dense,
-        trained.words,
-        eos=trained.eos,
-        unk=trained.unk,
-        tokenisation=trained.tokenisation,
-        lower=trained.lower,
-    )
-    weights = list(masked.parameters())
+    dense = dense_copy(trained.model)
+    trained.mask()
+    weights = list(trained.model.parameters())
     matrices = [weight for weight in weights if weight.dim() > 1]
     flops = FlopCount.of_step(dense)
     shape = made["shape"]["compact"]
@@ -47,10 +38,10 @@ def delivered_metrics(recipe: Any, out: Path) -> dict[str, Any]:
         "kept_params": _kept(weights),
         "dense_params": sum(weight.numel() for weight in weights),
         "compression": sum(weight.numel() for weight in matrices) / max(1, _kept(matrices)),
-        "flops_ratio": flops.deployed(masked) / flops.dense,
+        "flops_ratio": flops.deployed(trained.model) / flops.dense,
         "artifact_bytes": made["artifact_bytes"],
         "values": made["values"],
-        "dense_bytes": len(encode_language_model(spec, values="fp32")),
+        "dense_bytes": len(encode_language_model(spec_of(trained, dense), values="fp32")),
     }
 
 

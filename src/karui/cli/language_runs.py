@@ -1,4 +1,4 @@
-"""A finished run of `karui train lm`, opened."""
+"""A finished run of `karui train lm`, opened, and described for its file."""
 
 from pathlib import Path
 from typing import Any
@@ -23,3 +23,20 @@ def open_language_run(run_dir: Path, *, masked: bool = True) -> tuple[Any, Any]:
     if masked:
         trained.mask()
     return trained, recipe
+
+
+def spec_of(trained: Any, model: Any) -> Any:
+    """Describe a model with the words of an opened run for a .karui file (`LanguageModelSpec`).
+
+    model: the one of `trained`, or a copy of it without sparse layers.
+    """
+    from karui.compact.language import to_language_spec
+
+    return to_language_spec(
+        model,
+        trained.words,
+        eos=trained.eos,
+        unk=trained.unk,
+        tokenisation=trained.tokenisation,
+        lower=trained.lower,
+    )
