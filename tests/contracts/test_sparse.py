@@ -10,7 +10,16 @@ from karui.nn import GRU, LSTM, SRU
 from karui.nn.min_gru import MinGRU
 from karui.nn.qrnn import QRNN
 from karui.nn.statistical import StatisticalRecurrentUnit
-from karui.sparse import SparseVariationalDropout, density, harden, keep_mask, penalty, sparsify, words_kept
+from karui.sparse import (
+    HardConcrete,
+    SparseVariationalDropout,
+    density,
+    harden,
+    keep_mask,
+    penalty,
+    sparsify,
+    words_kept,
+)
 from karui.sparse.division import Axis
 from karui.sparse.layers import SparseEmbedding, SparseLayer, SparseLinear, SparseRecurrent
 
@@ -228,6 +237,23 @@ def test_padding_row_stays_zero_and_untrained() -> None:
     output.sum().backward()
     assert layer.base.weight.grad[0].count_nonzero() == 0
     assert layer.base.weight.grad[2].count_nonzero() == 3
+
+
+@pytest.mark.parametrize("words", [5, 40, 4000])
+def test_an_embedding_draws_each_word_of_a_batch_once(words: int) -> None:
+    """By a table of all words where that is short, by a sort where it is not: the same rows."""
+    torch.manual_seed(1)
+    layer = sparsify(nn.Embedding(words, 3), HardConcrete(groups=("word",))).train()
+    ids = torch.randint(0, words, (7, 9), dtype=torch.int32)
+    torch.manual_seed(2)
+    found = layer(ids)
+    torch.manual_seed(2)
+    rows, inverse = torch.unique(ids, return_inverse=True)
+    state = layer.weights["weight"]
+    assert torch.equal(found, state.sample(layer.base.weight, rows, shared=layer.drawn())[inverse])
+    for out_of_range in (-1, words):
+        with pytest.raises((IndexError, RuntimeError)):
+            layer(torch.full((words, 2), out_of_range))
 
 
 def test_what_cannot_be_done_is_refused_by_name() -> None:

@@ -160,10 +160,10 @@ class SparseEmbedding(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """ids of any shape (...) to (..., embedding_dim)."""
         [(_, mean, state)] = self.states()
-        rows, inverse = torch.unique(input, return_inverse=True)
+        rows, inverse = _distinct(input, len(mean))
         table = state.sample(mean, rows, shared=self.drawn()) if self.training else state.deployed(mean, rows)
         if self.base.padding_idx is not None:
-            table = table * (rows != self.base.padding_idx)[:, None]
+            table = table * rows.ne(self.base.padding_idx)[:, None]  # type: ignore[arg-type]
         return F.embedding(inverse, table)
 
     def plain(self) -> nn.Module:
@@ -173,6 +173,16 @@ class SparseEmbedding(SparseLayer):
             with torch.no_grad():
                 base.weight[base.padding_idx] = 0.0  # type: ignore[index]
         return base
+
+
+def _distinct(ids: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """`torch.unique` of ids in [0, num_rows) with its inverse; without a sort where a table of all rows is short."""
+    if num_rows > 4 * ids.numel():
+        return torch.unique(ids, return_inverse=True)
+    flat = ids.reshape(-1).long()
+    rows = ids.new_zeros(num_rows, dtype=torch.bool).scatter_(0, flat, True).nonzero()[:, 0]
+    place = rows.new_empty(num_rows).index_copy_(0, rows, torch.arange(len(rows), device=ids.device))
+    return rows, place.index_select(0, flat).view(ids.shape)
 
 
 class SparseRecurrent(SparseLayer):
