@@ -203,11 +203,13 @@ static void block_product(int threads, const BlockProduct<R>& p) {
     }
 }
 
-// Columns are worked on in strips, each by one thread from top to bottom of its row of blocks.
+// Columns are worked on in strips, each by one thread from top to bottom of its row of blocks: wide ones, so that memory
+// is read in its order, unless there are too few rows of blocks for all threads.
 template <typename R>
 static void block_gradient(int threads, const BlockProduct<R>& p) {
     const int64_t down = (p.rows + p.height - 1) / p.height, across = (p.columns + p.width - 1) / p.width;
-    const int64_t strip = 256 * p.width, strips = (p.columns + strip - 1) / strip;
+    const int64_t across_strip = threads == 1 || down >= 4 * threads ? 2048 : 256;
+    const int64_t strip = across_strip * p.width, strips = (p.columns + strip - 1) / strip;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         std::vector<R> room, sums(static_cast<size_t>(strip));
@@ -218,7 +220,8 @@ static void block_gradient(int threads, const BlockProduct<R>& p) {
                 const int64_t width = p.columns - s * strip < strip ? p.columns - s * strip : strip;
                 const int64_t end = (d + 1) * p.height < p.rows ? (d + 1) * p.height : p.rows;
                 R* __restrict total = sums.data();
-                for (int64_t c = 0; c < strip; ++c) total[c] = R(0);
+                const int64_t units = (width + p.width - 1) / p.width;
+                for (int64_t c = 0; c < units * p.width; ++c) total[c] = R(0);
                 for (int64_t r = d * p.height; r < end; ++r) {
                     const R* __restrict weight = p.weight + r * p.columns + s * strip;
                     const R* grad = p.grad + r * p.columns + s * strip;
@@ -230,8 +233,7 @@ static void block_gradient(int threads, const BlockProduct<R>& p) {
                         out[c] = g * gates[c];
                     }
                 }
-                R* __restrict of_gate = p.grad_gate + d * across + s * 256;
-                const int64_t units = (width + p.width - 1) / p.width;
+                R* __restrict of_gate = p.grad_gate + d * across + s * across_strip;
                 for (int64_t j = 0; j < units; ++j) {
                     R sum = R(0);
                     for (int64_t k = 0; k < p.width; ++k) sum += total[j * p.width + k];
