@@ -70,7 +70,7 @@ _EPOCHS = {
     "lenet-300-100": {"l0": 24, "vd": 8, "magnitude": 16, "dense": 16, "small": 16},
     "lenet-5": {"l0": 30, "vd": 16, "magnitude": 16, "dense": 16, "small": 16},
 }
-_ASKED_EPOCHS = 4
+_ASKED_EPOCHS = 12
 """Of the recipes that are named by a density or size."""
 _PUBLISHED_TRAIN = TrainSettings(
     max_epochs=200,
