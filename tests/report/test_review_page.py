@@ -126,6 +126,24 @@ def test_speeds_stand_below(folders):
     assert "| film reviews, torch | 152-15-12-13 | 9.99 | 6.46 | 0.65 |" in text
 
 
+def test_steps_stand_below(folders):
+    _, results = folders
+    metrics = {
+        "limit": 1.4,
+        "lenet-300-100": {
+            "dense": {"step_ms": 2.117, "ratio": 1.0},
+            "l0 16x1": {"step_ms": 2.824, "ratio": 1.334},
+        },
+        "sru 16/16": {"vd word, input, gate": {"step_ms": 18.2, "ratio": 1.297}},
+    }
+    kind = {"task": "training-step", "data": "random", "subset": False, "recipe": "gate-step", "seed": 0}
+    write_record(results, **kind, metrics=metrics)
+    text = section(read_records(results))
+    assert "| LeNet-300-100 | dense | – | 2.12 | 1.00 |" in text
+    assert "| LeNet-300-100 | hard concrete (L0) | 16x1 | 2.82 | 1.33 |" in text
+    assert "| film reviews | sparse variational dropout | word, input, gate | 18.20 | 1.30 |" in text
+
+
 def test_what_is_recorded_holds():
     records = read_records(Path(__file__).parents[2] / "results")
     assert misses(records) == []

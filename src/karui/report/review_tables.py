@@ -8,7 +8,6 @@ from karui.report.groups import Records, average, by_recipe, source_of, spread
 from karui.report.tables import Column, Table
 
 TASK = "sparse-classification"
-SPEED = "compact-speed"
 VOC, SMALL, DENSE = "imdb-voc-", "imdb-small-", "imdb-dense"
 """How the recipes of points of accuracy against words, of small dense models, and of the dense one are called."""
 
@@ -98,23 +97,6 @@ def asked_table(records: Records) -> Table:
         if name.startswith(SMALL)
     }
     return targets_table(found.values(), "accuracy, %", _accuracy, small=small)
-
-
-def speed_table(records: Records) -> Table:
-    """FLOPs and milliseconds of dense and compacted networks of `benchmarks/compact_speed.py`, a row a measurement."""
-    names = ("FLOPs of the dense one over those left", "its time over the time left", "second over first")
-    table = Table([Column("network"), Column("live units"), *(Column(name, number=True) for name in names)])
-    for record in records:
-        if record["recipe"] != SPEED:
-            continue
-        metrics = record["metrics"]
-        for key, title in (("lenet-300-100", "LeNet-300-100"), ("imdb", "film reviews")):
-            units = "-".join(map(str, metrics[key]["architecture"]))
-            for part, each in metrics[key].items():
-                if isinstance(each, dict):
-                    cells = [f"{each[name]:.2f}" for name in ("flops_ratio", "time_ratio", "quotient")]
-                    table.rows.append([f"{title}, {part}", units, *cells])
-    return table
 
 
 def _accuracy(group: Records) -> str:
