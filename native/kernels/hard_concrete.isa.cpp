@@ -1,5 +1,6 @@
 #include "kernels/hard_concrete.hpp"
 
+#include <cstring>
 #include <vector>
 
 #include "random.hpp"
@@ -27,35 +28,6 @@ static inline R between(R x, R low, R high) {
     return x > high ? high : x;
 }
 
-// Group by group, so that a gate is the function of its position alone; the last group may be cut off.
-//
-// With u = a / (a + b) and r = b exp(-log alpha), s = 1 / (1 + (r / a)^(1 / beta)); for the published beta = 2/3 that is
-// a^2 / (a^2 + r sqrt(r a)), without a logarithm, and its division serves P(z > 0) = 1 / (1 + closed exp(-log alpha)) too.
-template <typename R, bool is_published>
-static inline void draw_group(const Law<R> law, const uint32_t* __restrict words, const R* __restrict log_alpha,
-                              R* __restrict gate, R* __restrict open) {
-    const R over_beta = law.over_beta, span = law.span, gamma = law.gamma, closed = law.closed;
-    const uint32_t least = law.least;
-    constexpr R unit = R(1.0 / 4294967296.0);
-#pragma omp simd
-    for (int l = 0; l < 16; ++l) {
-        uint32_t word = words[l] < least ? least : words[l];
-        word = word > ~least ? ~least : word;
-        const R a = (static_cast<R>(word) + R(0.5)) * unit, b = (static_cast<R>(~word) + R(0.5)) * unit;
-        R s;
-        if (is_published) {
-            const R e = exp_bounded_(-log_alpha[l]), r = b * e;
-            const R whole = a * a + r * sqrt_(r * a), odds = R(1) + closed * e, over_both = R(1) / (whole * odds);
-            s = a * a * odds * over_both;
-            open[l] = whole * over_both;
-        } else {
-            s = R(1) / (R(1) + exp_((log_(b / a) - log_alpha[l]) * over_beta));
-            open[l] = R(1) / (R(1) + closed * exp_(-log_alpha[l]));
-        }
-        gate[l] = between(s * span + gamma, R(0), R(1));
-    }
-}
-
 // Written to only where something is out of bounds: a look costs half as much.
 template <typename R>
 static inline void bound(R low, R high, R* __restrict x, int64_t n) {
@@ -67,40 +39,61 @@ static inline void bound(R low, R high, R* __restrict x, int64_t n) {
     for (int64_t i = 0; i < n; ++i) x[i] = between(x[i], low, high);
 }
 
+// With u = a / (a + b) and r = b e, e = exp(-log alpha), s = 1 / (1 + (r / a)^(1 / beta)); for the published beta = 2/3
+// that is a^2 / (a^2 + r sqrt(r a)), without a logarithm, and its division serves P(z > 0) = 1 / (1 + closed e) too.
+template <typename R, bool is_published>
+static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, R* __restrict e_then_open, R* __restrict gate,
+                            int64_t n) {
+    const R over_beta = law.over_beta, span = law.span, gamma = law.gamma, closed = law.closed;
+    const uint32_t least = law.least;
+    constexpr R unit = R(1.0 / 4294967296.0);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        uint32_t word = words[i] < least ? least : words[i];
+        word = word > ~least ? ~least : word;
+        const R a = (static_cast<R>(word) + R(0.5)) * unit, b = (static_cast<R>(~word) + R(0.5)) * unit;
+        const R r = b * e_then_open[i], odds = R(1) + closed * e_then_open[i];
+        R s;
+        if (is_published) {
+            const R whole = a * a + r * sqrt_(r * a), over_both = R(1) / (whole * odds);
+            s = a * a * odds * over_both;
+            e_then_open[i] = whole * over_both;
+        } else {
+            s = R(1) / (R(1) + exp_(log_(r / a) * over_beta));
+            e_then_open[i] = R(1) / odds;
+        }
+        gate[i] = between(s * span + gamma, R(0), R(1));
+    }
+}
+
+// In short loops one after the other, all in the first cache: each is a chain too long to overlap with the next.
 template <typename R, bool is_published>
 static double draw_block(const Law<R> law, uint64_t seed, int64_t first, int64_t end, const GateDraw<R>& p) {
-    R* __restrict log_alpha = p.log_alpha;
-    R* __restrict gate = p.gate;
-    bound(law.low, law.high, log_alpha + first, end - first);
-    Words words;
-    alignas(64) R open[32], sums[32] = {};
-    for (int64_t i = first; i < end; i += group_size) {
-        draw_words(seed, static_cast<uint64_t>(i / group_size), words);
-        if (i + group_size <= end) {
-            draw_group<R, is_published>(law, words.first, log_alpha + i, gate + i, open);
-            draw_group<R, is_published>(law, words.second, log_alpha + i + 16, gate + i + 16, open + 16);
-#pragma omp simd
-            for (int l = 0; l < 32; ++l) sums[l] += open[l];
-            continue;
-        }
-        alignas(64) R part[2][32] = {};
-        for (int64_t j = i; j < end; ++j) part[0][j - i] = log_alpha[j];
-        draw_group<R, is_published>(law, words.first, part[0], part[1], open);
-        draw_group<R, is_published>(law, words.second, part[0] + 16, part[1] + 16, open + 16);
-        for (int64_t j = i; j < end; ++j) {
-            gate[j] = part[1][j - i];
-            sums[j - i] += open[j - i];
-        }
+    const int64_t n = end - first;
+    R* __restrict log_alpha = p.log_alpha + first;
+    R* __restrict gate = p.gate + first;
+    alignas(64) uint32_t words[block];
+    alignas(64) R e[block];
+    bound(law.low, law.high, log_alpha, n);
+    for (int64_t i = 0; i < n; i += group_size) {
+        Words two;
+        draw_words(seed, static_cast<uint64_t>((first + i) / group_size), two);
+        std::memcpy(words + i, two.first, sizeof two.first);
+        std::memcpy(words + i + 16, two.second, sizeof two.second);
     }
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) e[i] = is_published ? exp_bounded_(-log_alpha[i]) : exp_(-log_alpha[i]);
+    gates_of<R, is_published>(law, words, e, gate, n);
+    R sum = R(0);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) sum += e[i];
     if (p.weight) {
-        const R* __restrict weight = p.weight;
-        R* __restrict out = p.out;
+        const R* __restrict weight = p.weight + first;
+        R* __restrict out = p.out + first;
 #pragma omp simd
-        for (int64_t i = first; i < end; ++i) out[i] = weight[i] * gate[i];
+        for (int64_t i = 0; i < n; ++i) out[i] = weight[i] * gate[i];
     }
-    double total = 0.0;
-    for (const R sum : sums) total += static_cast<double>(sum);
-    return total;
+    return static_cast<double>(sum);
 }
 
 static double total_of(const std::vector<double>& sums) {
