@@ -96,7 +96,9 @@ _WIDE_TRAIN = TrainSettings(
     penalty_ramp=0.0,
     keep="last",
 )
-_NARROW_TRAIN = replace(_WIDE_TRAIN, max_epochs=10, milestones=(5, 7, 9), threads=1, precision="bf16-mixed")
+_NARROW_TRAIN = replace(
+    _WIDE_TRAIN, max_epochs=24, milestones=(12, 18, 22), threads=1, precision="bf16-mixed"
+)
 
 # architecture -> live units of each layer over all of them; a little more than the quotient, so that rounding is down
 _ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -209,10 +211,10 @@ _NARROWS = [
         _NARROW,
         _NARROW_TRAIN,
         method="l0",
-        drop_rate=0.3,
+        drop_rate=0.1,
         gate_lr=0.5,
         prune_until=0.5,
-        target_density=0.5,
+        target_flops=15_000_000,  # of 25,003,264
     ),
 ]
 _MAIN = [recipe for network in _ARCHITECTURES for recipe in _lenets(network)]
