@@ -212,8 +212,8 @@ _NARROWS = [
         _NARROW_TRAIN,
         method="l0",
         drop_rate=0.1,
-        gate_lr=0.5,
-        prune_until=0.5,
+        gate_lr=5.0,
+        prune_until=0.4,
         target_flops=20_000_000,  # of 25,003,264, of which gates reach 9 million
     ),
 ]
