@@ -36,6 +36,18 @@ def test_words_best_first_then_the_published_figures():
     assert any(row[5] == "60.30" and "Lei et al." in row[7] for row in rows[3:])
 
 
+def test_sparse_models_stand_among_the_others_with_the_weights_they_keep():
+    sparse = {"valid_perplexity": 97.3, "test_ppl": 91.91, "kept_params": 325_030, "compression": 42.3}
+    records = [
+        record("dense", metrics=words(90.0)),
+        record("sparse", metrics=sparse) | {"task": "sparse-lm"},
+        record("worse", metrics=words(101.0)),
+    ]
+    rows = word_table(records).rows[:3]
+    assert [row[5] for row in rows] == ["90.00", "91.91", "101.00"]
+    assert rows[1][1:3] == ["SRU, 3 layers of 512, sparse", "0.33 M, 42 times fewer"]
+
+
 def test_characters_have_a_row_for_each_protocol():
     metrics = {"valid_bpc": 1.40, "test_bpc": 1.38, "test_bpc_reset_100": 1.44}
     rows = character_table([record("chars", metrics=metrics)]).rows

@@ -35,6 +35,9 @@ PUBLISHED_CHARACTERS = (
 )
 """Test bits per character."""
 
+DELIVERED = "test_ppl"
+"""Test perplexity by the .karui file, in records of sparse models."""
+
 
 def word_table(records: Records) -> Table:
     """Return a row for each recipe of words, the best first in each text, then the published ones."""
@@ -50,12 +53,14 @@ def _table(records: Records, score: str, published: Sequence[Published], form: s
     titles = ("text", "model", "weights", "output", f"valid {score}", f"test {score}", "minutes", "source")
     numbers = {"weights", f"valid {score}", f"test {score}", "minutes"}
     table = Table([Column(title, number=title in numbers) for title in titles])
-    groups = groups_of(records, "lm", f"test_{score}")
+    groups = list(groups_of(records, "lm", f"test_{score}").values())
+    if score == "perplexity":
+        groups += groups_of(records, "sparse-lm", DELIVERED).values()
 
     def best_first(group: Records) -> tuple[str, float]:
-        return str(group[0]["data"]["name"]), average(group, f"test_{score}")
+        return str(group[0]["data"]["name"]), average(group, _tested(group, score))
 
-    for group in sorted(groups.values(), key=best_first):
+    for group in sorted(groups, key=best_first):
         table.rows += _rows(group, score, form)
     if groups:
         table.rows += [
@@ -63,6 +68,19 @@ def _table(records: Records, score: str, published: Sequence[Published], form: s
             for each in published
         ]
     return table
+
+
+def _tested(group: Records, score: str) -> str:
+    """The name of the test figure; of sparse models that of the file."""
+    return DELIVERED if DELIVERED in group[0]["metrics"] else f"test_{score}"
+
+
+def _weights_of(group: Records) -> str:
+    """How many there are; of sparse models those that are left."""
+    metrics = group[0]["metrics"]
+    if "compression" not in metrics:
+        return f"{average(group, 'parameters') / 1e6:.1f} M"
+    return f"{average(group, 'kept_params') / 1e6:.2f} M, {average(group, 'compression'):.0f} times fewer"
 
 
 def _rows(group: Records, score: str, form: str) -> list[list[str]]:
@@ -74,11 +92,11 @@ def _rows(group: Records, score: str, form: str) -> list[list[str]]:
     subset = " (subset)" if record["data"]["subset"] else ""
     row = [
         f"{record['data']['name']}{subset}",
-        f"{LAYERS.get(kind, kind)}, {sizes_of(record['layer'])}",
-        f"{average(group, 'parameters') / 1e6:.1f} M",
+        f"{LAYERS.get(kind, kind)}, {sizes_of(record['layer'])}{', sparse' if record['task'] == 'sparse-lm' else ''}",
+        _weights_of(group),
         model["output"] + (f", then {finish}" if finish else ""),
         spread_of(group, f"valid_{score}", form.format, ""),
-        spread_of(group, f"test_{score}", form.format, ""),
+        spread_of(group, _tested(group, score), form.format, ""),
         f"{average(group, 'train_minutes'):.0f}",
         f"karui {record['recipe']}, {budget['epochs']} epochs, {record['hardware']}",
     ]
