@@ -113,6 +113,10 @@ def test_wide_networks_say_what_they_were_trained_on():
         [record("wrn-10-1-subset-l0", model="wrn-10-1", target_density=0.5, flops_curve=curve)]
     ).rows
     assert row[:5] == ["WRN-10-1", "hard concrete (L0)", "mnist, a subset", "50.0 %", "81.0 %"]
+    [row] = wide_table(
+        [record("wrn-10-1-subset-l0", model="wrn-10-1", target_flops=20_000_000, flops_curve=curve)]
+    ).rows
+    assert row[3:5] == ["20 million FLOPs", "90.0 % of the FLOPs"]
 
 
 def test_committed_records_came_to_what_they_were_asked_for():

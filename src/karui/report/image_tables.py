@@ -101,15 +101,15 @@ def wide_table(records: Records) -> Table:
     table = Table([Column("network"), Column("method"), *(Column(name, number=True) for name in columns)])
     for group in _groups(records, "wrn").values():
         record, metrics = group[0], group[0]["metrics"]
-        curve = metrics.get("flops_curve") or [{}]
+        target, expected = _held_to(metrics)
         subset = "a subset" if record["data"]["subset"] else "all"
         table.rows.append(
             [
                 str(record["model"]).upper(),
                 METHODS[record["method"]],
                 f"{record['data']['name']}, {subset}",
-                format_percent(metrics.get("target_density")),
-                format_percent(curve[-1].get("expected_density")),
+                target,
+                expected,
                 _error(group),
                 f"{metrics['kept_params']:,} of {metrics['dense_params']:,}",
                 format_percent(metrics["flops_ratio"]),
@@ -118,6 +118,17 @@ def wide_table(records: Records) -> Table:
             ]
         )
     return table
+
+
+def _held_to(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    """What the gates of a network were held to, and what they expect at the end: a share of weights, or FLOPs."""
+    last = (metrics.get("flops_curve") or [{}])[-1]
+    if "target_flops" not in metrics:
+        return format_percent(metrics.get("target_density")), format_percent(last.get("expected_density"))
+    return (
+        f"{metrics['target_flops'] / 1e6:g} million FLOPs",
+        f"{format_percent(last.get('expected'))} of the FLOPs",
+    )
 
 
 def is_asked(record: Mapping[str, Any]) -> bool:
