@@ -1,5 +1,7 @@
 """Proof of the product with a drawn weight in one node: against the reference with the same uniform numbers."""
 
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from karui.ops import hard_concrete as op
 from karui.ops.hard_concrete import linear, reference
 from karui.ops.noise import reference as noise
-from karui.sparse import HardConcrete, penalty, sparsify
+from karui.sparse import HardConcrete, anneal, penalty, sparsify
 from karui.sparse.weight import SparseWeight
 
 LAW = op.Law(2 / 3, -0.1, 1.1, -10.0, 4.6)
@@ -67,7 +69,9 @@ def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
     truth = [output, count, *gradients(output, count, tensors)]
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         given = inputs(shape, block, dtype)
-        found = op.linear_with_count(*given, LAW, block=block, sizes=sizes, scales_input=scales_input)
+        found = op.linear_with_count(
+            *given, op.drawing(given[3], LAW, block=block, sizes=sizes), scales_input=scales_input
+        )
         assert found is not None
         for one, right in zip(
             [found.drawn, found.count, *gradients(found.drawn, found.count, given)], truth, strict=True
@@ -85,7 +89,9 @@ def test_gradcheck(case: str) -> None:
     block = None if block is None else (4, 1) if "columns" in case else (3, 2)
 
     def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        found = op.linear_with_count(*tensors, LAW, block=block, sizes=2.0, scales_input=scales_input)
+        found = op.linear_with_count(
+            *tensors, op.drawing(tensors[3], LAW, block=block, sizes=2.0), scales_input=scales_input
+        )
         assert found is not None
         return found.drawn, found.count
 
@@ -96,7 +102,7 @@ def test_gradcheck(case: str) -> None:
 def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
     tensors = inputs((7, 35), None, torch.float64)
     for leave_out in (0, 1):
-        found = op.linear_with_count(*tensors, LAW)
+        found = op.linear_with_count(*tensors, op.drawing(tensors[3], LAW))
         assert found is not None
         kept = (found.drawn.sum(), found.count)[1 - leave_out]
         of_weight, of_log_alpha = torch.autograd.grad(kept, [tensors[1], tensors[3]], allow_unused=True)
@@ -106,11 +112,12 @@ def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
 
 def test_what_the_compiled_form_does_not_take_is_left_to_others() -> None:
     x, weight, bias, log_alpha = inputs((7, 35), None, torch.float32)
-    assert op.linear_with_count(x.double(), weight, bias, log_alpha, LAW) is None
-    assert op.linear_with_count(x[:0], weight, bias, log_alpha, LAW) is None
-    assert op.linear_with_count(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16(), LAW) is None
+    how = op.drawing(log_alpha, LAW)
+    assert op.linear_with_count(x.double(), weight, bias, log_alpha, how) is None
+    assert op.linear_with_count(x[:0], weight, bias, log_alpha, how) is None
+    assert op.linear_with_count(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16(), how) is None
     with torch.autocast("cpu", torch.bfloat16):
-        assert op.linear_with_count(x, weight, bias, log_alpha, LAW) is None
+        assert op.linear_with_count(x, weight, bias, log_alpha, how) is None
 
 
 @pytest.mark.parametrize("group", ["weight", "16x1", "8x4", "input"])
@@ -133,3 +140,20 @@ def test_a_sparse_layer_gives_the_same_in_one_node_and_in_several(
         found.append([output.detach(), *torch.autograd.grad(loss, [x, *model.parameters()])])
     for one, other in zip(*found, strict=True):
         assert (one - other).abs().max() <= 1e-4 * (1.0 + other.abs().max())
+
+
+def test_an_annealed_or_converted_layer_draws_by_its_new_law() -> None:
+    layer = sparsify(nn.Linear(40, 30), HardConcrete(groups=("8x4",), beta_end=0.2)).train()
+    x = torch.randn(64, 40)
+    found = []
+    for progress, dtype in ((0.0, torch.float32), (1.0, torch.float32), (1.0, torch.float64)):
+        anneal(layer, progress)
+        layer = layer.to(dtype)
+        torch.manual_seed(5)
+        output = layer(x.to(dtype))
+        assert output.dtype == dtype
+        penalty(layer).backward()
+        found.append(output.detach())
+        pickle.loads(pickle.dumps(layer))
+    assert not torch.allclose(found[0], found[1])
+    assert torch.allclose(found[1].double(), found[2], atol=1e-5)

@@ -13,6 +13,7 @@ projection (`karui.sparse.project`) makes the deployed count what the training a
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,7 @@ class HardConcreteGate(Gate):
         start = math.log(1.0 - drop_rate) - math.log(drop_rate)
         self.log_alpha = nn.Parameter(start + 0.01 * torch.randn(self.units))
         self._counted: Remembered | None = None
+        self._drawing: tuple[Any, Any] | None = None  # of `linear`, and what it was made for
 
     def anneal(self, progress: float) -> None:
         """Set the temperature: geometric from `beta` to `beta_end` while progress goes from 0 to 1."""
@@ -148,23 +150,26 @@ class HardConcreteGate(Gate):
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:  # noqa: A002
         """input (..., C) times the weight (R, C) times gates, plus bias: in one step, or None where there is none."""
+        log_alpha = self.log_alpha
+        about, how = (self.beta, log_alpha.dtype, log_alpha.device), self._drawing
+        if how is None or how[0] != about:
+            self._drawing = how = (about, self._put_together(weight))
+        if how[1] is None:
+            return None
+        scales_input = log_alpha.dim() == 1 and input.numel() < weight.numel()
+        found = op.linear_with_count(input, weight, bias, log_alpha, how[1], scales_input=scales_input)
+        return None if found is None else self._remember(found)
+
+    def _put_together(self, weight: Tensor) -> Any:
+        """What `linear` draws at each step; None for units that it has no short way for."""
         division = self.divisions[0]
-        block, scales_input = _block(division), False
+        block = _block(division)
         if isinstance(division, Axis) and division.dim == 1:
-            block, scales_input = (max(1, len(weight)), 1), input.numel() < weight.numel()
+            block = (max(1, len(weight)), 1)
         elif not isinstance(division, Elements | Blocks):
             return None
-        found = op.linear_with_count(
-            input,
-            weight,
-            bias,
-            self.log_alpha,
-            self.law,
-            block=block,
-            sizes=division.sizes(self.log_alpha.device),
-            scales_input=scales_input,
-        )
-        return None if found is None else self._remember(found)
+        sizes = division.sizes(self.log_alpha.device)
+        return op.drawing(self.log_alpha, self.law, block=block, sizes=sizes)
 
     def _remember(self, found: op.Counted) -> Tensor:
         about = (self.divisions[0], self.beta)
@@ -254,8 +259,8 @@ class HardConcreteWeight(SparseWeight):
     ) -> Tensor:
         """As the base class; in one step where the weight has one kind of gate."""
         if len(self.places) == 1 and not self.shared:
-            [(gate, _)] = self.own_gates()
-            found = gate.linear(input, weight, bias)  # type: ignore[attr-defined]
+            gate: Any = self._modules[self.places[0]]
+            found = gate.linear(input, weight, bias)
             if found is not None:
                 return found
         return super().product(input, weight, bias, shared=shared)

@@ -10,10 +10,10 @@ from karui.ops.hard_concrete import reference
 from karui.ops.hard_concrete.reference import Law
 from karui.ops.noise import draw_seed
 
-__all__ = ["Law", "count_open", "draw", "draw_with_count", "linear_with_count", "runs_compiled"]
+__all__ = ["Law", "count_open", "draw", "draw_with_count", "drawing", "linear_with_count", "runs_compiled"]
 
 if TYPE_CHECKING:
-    from karui.ops.hard_concrete.cpu import Pass
+    from karui.ops.hard_concrete.cpu import Drawing, Pass
 
 KNOWN = ("reference", "cpp")
 
@@ -88,9 +88,17 @@ def draw_with_count(
     """`draw` in its compiled form, with the expected count of `count_open`: one node of the graph gives both."""
     from karui.ops.hard_concrete import cpu
 
-    state = cpu.Pass()
-    how = cpu.Drawing(law, _sizes(sizes, log_alpha), block)
+    state, how = cpu.Pass(), drawing(log_alpha, law, block=block, sizes=sizes)
     return Counted(*cpu.draw(log_alpha, weight, how, draw_seed(), state), state)
+
+
+def drawing(
+    log_alpha: Tensor, law: Law, *, block: tuple[int, int] | None = None, sizes: float | Tensor = 1.0
+) -> "Drawing":
+    """Put together what `linear_with_count` draws, for many steps; block and sizes as in `draw_with_count`."""
+    from karui.ops.hard_concrete import cpu
+
+    return cpu.Drawing(law, _sizes(sizes, log_alpha), block)
 
 
 def linear_with_count(
@@ -98,17 +106,15 @@ def linear_with_count(
     weight: Tensor,
     bias: Tensor | None,
     log_alpha: Tensor,
-    law: Law,
+    how: "Drawing",
     *,
-    block: tuple[int, int] | None = None,
-    sizes: float | Tensor = 1.0,
     scales_input: bool = False,
 ) -> Counted | None:
     """input (..., C) times a draw of the weight (R, C) plus bias (R,), and the count: one node of the graph for all.
 
-    block: as in `draw`. scales_input: the gates, one a column (C,) in blocks of (R, 1), multiply the input instead,
-    where that is smaller than the weight. None where the compiled form does not run, a compiler looks on, or an
-    autocast asks for a product of 16 bits.
+    how: as `drawing` gives it. scales_input: the gates, one a column (C,) in blocks of (R, 1), multiply the input
+    instead, where that is smaller than the weight. None where the compiled form does not run, a compiler looks on, or
+    an autocast asks for a product of 16 bits.
     """
     if (
         not runs_compiled(log_alpha, weight)
@@ -121,7 +127,7 @@ def linear_with_count(
         return None
     from karui.ops.hard_concrete import cpu, linear
 
-    how, state = cpu.Drawing(law, _sizes(sizes, log_alpha), block), cpu.Pass()
+    state = cpu.Pass()
     return Counted(*linear.drawn_linear(input, weight, bias, log_alpha, how, scales_input, state), state)
 
 
