@@ -155,5 +155,5 @@ def test_an_annealed_or_converted_layer_draws_by_its_new_law() -> None:
         penalty(layer).backward()
         found.append(output.detach())
         pickle.loads(pickle.dumps(layer))
-    assert not torch.allclose(found[0], found[1])
-    assert torch.allclose(found[1].double(), found[2], atol=1e-5)
+    assert (found[0] - found[1]).abs().max() > 0.01
+    assert (found[1] - found[2]).abs().max() < 1e-5
