@@ -42,8 +42,8 @@ static inline void bound(R low, R high, R* __restrict x, int64_t n) {
 // With u = a / (a + b) and r = b e, e = exp(-log alpha), s = 1 / (1 + (r / a)^(1 / beta)); for the published beta = 2/3
 // that is a^2 / (a^2 + r sqrt(r a)), without a logarithm, and its division serves P(z > 0) = 1 / (1 + closed e) too.
 template <typename R, bool is_published>
-static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, R* __restrict e_then_open, R* __restrict gate,
-                            int64_t n) {
+static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, const R* __restrict log_alpha,
+                            R* __restrict e_then_open, R* __restrict gate, int64_t n) {
     const R over_beta = law.over_beta, span = law.span, gamma = law.gamma, closed = law.closed;
     const uint32_t least = law.least;
     constexpr R unit = R(1.0 / 4294967296.0);
@@ -52,14 +52,15 @@ static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, 
         uint32_t word = words[i] < least ? least : words[i];
         word = word > ~least ? ~least : word;
         const R a = (static_cast<R>(word) + R(0.5)) * unit, b = (static_cast<R>(~word) + R(0.5)) * unit;
-        const R r = b * e_then_open[i], odds = R(1) + closed * e_then_open[i];
+        const R odds = R(1) + closed * e_then_open[i];
         R s;
         if (is_published) {
+            const R r = b * e_then_open[i];
             const R whole = a * a + r * sqrt_(r * a), over_both = R(1) / (whole * odds);
             s = a * a * odds * over_both;
             e_then_open[i] = whole * over_both;
         } else {
-            s = R(1) / (R(1) + exp_(log_(r / a) * over_beta));
+            s = R(1) / (R(1) + exp_((log_(b / a) - log_alpha[i]) * over_beta));
             e_then_open[i] = R(1) / odds;
         }
         gate[i] = between(s * span + gamma, R(0), R(1));
@@ -83,7 +84,7 @@ static double draw_block(const Law<R> law, uint64_t seed, int64_t first, int64_t
     }
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) e[i] = is_published ? exp_bounded_(-log_alpha[i]) : exp_(-log_alpha[i]);
-    gates_of<R, is_published>(law, words, e, gate, n);
+    gates_of<R, is_published>(law, words, log_alpha, e, gate, n);
     R sum = R(0);
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; ++i) sum += e[i];
