@@ -10,7 +10,7 @@ from karui.ops import hard_concrete as op
 from karui.ops.hard_concrete import linear, reference
 from karui.ops.noise import reference as noise
 from karui.sparse import HardConcrete, anneal, penalty, sparsify
-from karui.sparse.weight import SparseWeight
+from karui.sparse.gate import Gate
 
 LAW = op.Law(2 / 3, -0.1, 1.1, -10.0, 4.6)
 SEED = 11
@@ -131,8 +131,7 @@ def test_a_sparse_layer_gives_the_same_in_one_node_and_in_several(
     found = []
     for name in ("DrawnLinear", "several"):
         if name == "several":
-            product = SparseWeight.product
-            monkeypatch.setattr("karui.sparse.hard_concrete.HardConcreteWeight.product", product)
+            monkeypatch.setattr("karui.sparse.hard_concrete.HardConcreteGate.linear", Gate.linear)
         torch.manual_seed(3)
         output = model(x)
         assert (name == "DrawnLinear") == (name in type(output.grad_fn).__name__)

@@ -93,6 +93,10 @@ class Gate(Cut):
         """A weight, or its given rows, times factors of one training step."""
         return weight * division.spread(self.sample(rows)).to(weight.dtype)
 
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:  # noqa: A002, ARG002
+        """input (..., C) times the weight (R, C) times factors, plus bias, where there is one short way for all."""
+        return None
+
     def deployed(self, rows: Tensor | None = None) -> Tensor:
         """Factors at test time, zero where pruned."""
         raise NotImplementedError

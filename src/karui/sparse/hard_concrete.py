@@ -149,7 +149,7 @@ class HardConcreteGate(Gate):
         return self._remember(found)
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:  # noqa: A002
-        """input (..., C) times the weight (R, C) times gates, plus bias: in one step, or None where there is none."""
+        """As the base class: one node of the graph, for units that are elements, columns or blocks."""
         log_alpha = self.log_alpha
         about, how = (self.beta, log_alpha.dtype, log_alpha.device), self._drawing
         if how is None or how[0] != about:
@@ -248,22 +248,6 @@ class HardConcreteWeight(SparseWeight):
         super().__init__(shape, gates, shared, zero_row=zero_row)
         self.lambda_ = of_layer("lambda_", method.lambda_, layer)
         self.weight_decay = method.weight_decay
-
-    def product(
-        self,
-        input: Tensor,  # noqa: A002
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        shared: Mapping[Gate, Tensor] | None = None,
-    ) -> Tensor:
-        """As the base class; in one step where the weight has one kind of gate."""
-        if len(self.places) == 1 and not self.shared:
-            gate: Any = self._modules[self.places[0]]
-            found = gate.linear(input, weight, bias)
-            if found is not None:
-                return found
-        return super().product(input, weight, bias, shared=shared)
 
     def penalty(self, weight: Tensor) -> Tensor:
         """Lambda times the expected number of kept weights, plus the L2 term."""

@@ -131,9 +131,7 @@ class SparseLinear(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """As torch.nn.Linear."""
-        base: Any = self._modules["base"]
-        [(name, state)] = self._modules["weights"]._modules.items()  # type: ignore[union-attr]  # noqa: SLF001
-        mean = getattr(base, name)
+        base, [(_, mean, state)] = self.base, self.states()
         if self.training:
             return state.product(input, mean, base.bias)  # type: ignore[arg-type]
         return F.linear(input, state.deployed(mean), base.bias)  # type: ignore[arg-type]

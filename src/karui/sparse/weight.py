@@ -145,6 +145,11 @@ class SparseWeight(nn.Module):
 
         A factor on rows or columns multiplies the weight, or the output or input where that is smaller.
         """
+        if len(self.places) == 1 and not self.shared:
+            [(gate, _)] = self.own_gates()
+            found = gate.linear(input, weight, bias)
+            if found is not None:
+                return found
         positions, (R, C) = input.numel() // max(1, input.shape[-1]), self.shape
         rows: Tensor | None = None
         columns: Tensor | None = None

@@ -128,7 +128,8 @@ def linear_with_count(
     from karui.ops.hard_concrete import cpu, linear
 
     state = cpu.Pass()
-    return Counted(*linear.drawn_linear(input, weight, bias, log_alpha, how, scales_input, state), state)
+    drawn, count = linear.DrawnLinear.apply(input, weight, bias, log_alpha, how, scales_input, state)  # type: ignore[misc]
+    return Counted(drawn, count, state)
 
 
 def count_open(

@@ -15,7 +15,9 @@ from karui.ops.hard_concrete import cpu
 from karui.ops.noise import draw_seed
 
 
-class _DrawnLinear(torch.autograd.Function):
+class DrawnLinear(torch.autograd.Function):
+    """(output, count) of `karui.ops.hard_concrete.linear_with_count`, which says what this takes."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -27,6 +29,7 @@ class _DrawnLinear(torch.autograd.Function):
         scales_input: bool,
         state: cpu.Pass,
     ) -> tuple[Tensor, Tensor]:
+        """Draw, and multiply twice."""
         gate, drawn, count = cpu.draw_into(log_alpha, None if scales_input else weight, how, draw_seed())
         output = F.linear(input * gate, weight, bias) if drawn is None else F.linear(input, drawn, bias)
         ctx.save_for_backward(input, weight, log_alpha, gate, drawn if ctx.needs_input_grad[0] else None)
@@ -36,6 +39,7 @@ class _DrawnLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_count: Tensor | None) -> tuple[Tensor | None, ...]:
+        """All gradients; that of the weight is written over the product that it comes from."""
         cpu.refuse_second_derivative()
         ctx.state.is_open = False
         input, weight, log_alpha, gate, drawn = ctx.saved_tensors  # noqa: A001
@@ -50,19 +54,3 @@ class _DrawnLinear(torch.autograd.Function):
             product, weight, gate, log_alpha, ctx.how, scale=cpu.value_of(grad_count), out=product
         )
         return of_input, of_weight, of_bias, of_log_alpha, None, None, None
-
-
-def drawn_linear(
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    bias: Tensor | None,
-    log_alpha: Tensor,
-    how: cpu.Drawing,
-    scales_input: bool,
-    state: cpu.Pass,
-) -> tuple[Tensor, Tensor]:
-    """input (..., C) times a draw of the weight (R, C) plus bias (R,): (..., R), and the count of `draw_with_count`.
-
-    See `karui.ops.hard_concrete.linear_with_count`, which says what this takes.
-    """
-    return _DrawnLinear.apply(input, weight, bias, log_alpha, how, scales_input, state)  # type: ignore[return-value]
