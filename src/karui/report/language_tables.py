@@ -35,8 +35,8 @@ PUBLISHED_CHARACTERS = (
 )
 """Test bits per character."""
 
-DELIVERED = "test_ppl"
-"""Test perplexity by the .karui file, in records of sparse models."""
+SPARSE_TASK, DELIVERED = "sparse-lm", "test_ppl"
+"""Task of the records of sparse models, and their test perplexity by the .karui file."""
 
 
 def word_table(records: Records) -> Table:
@@ -55,7 +55,7 @@ def _table(records: Records, score: str, published: Sequence[Published], form: s
     table = Table([Column(title, number=title in numbers) for title in titles])
     groups = list(groups_of(records, "lm", f"test_{score}").values())
     if score == "perplexity":
-        groups += groups_of(records, "sparse-lm", DELIVERED).values()
+        groups += groups_of(records, SPARSE_TASK, DELIVERED).values()
 
     def best_first(group: Records) -> tuple[str, float]:
         return str(group[0]["data"]["name"]), average(group, _tested(group, score))
@@ -70,15 +70,18 @@ def _table(records: Records, score: str, published: Sequence[Published], form: s
     return table
 
 
+def _is_sparse(group: Records) -> bool:
+    return group[0]["task"] == SPARSE_TASK
+
+
 def _tested(group: Records, score: str) -> str:
     """The name of the test figure; of sparse models that of the file."""
-    return DELIVERED if DELIVERED in group[0]["metrics"] else f"test_{score}"
+    return DELIVERED if _is_sparse(group) else f"test_{score}"
 
 
 def _weights_of(group: Records) -> str:
     """How many there are; of sparse models those that are left."""
-    metrics = group[0]["metrics"]
-    if "compression" not in metrics:
+    if not _is_sparse(group):
         return f"{average(group, 'parameters') / 1e6:.1f} M"
     return f"{average(group, 'kept_params') / 1e6:.2f} M, {average(group, 'compression'):.0f} times fewer"
 
@@ -92,7 +95,7 @@ def _rows(group: Records, score: str, form: str) -> list[list[str]]:
     subset = " (subset)" if record["data"]["subset"] else ""
     row = [
         f"{record['data']['name']}{subset}",
-        f"{LAYERS.get(kind, kind)}, {sizes_of(record['layer'])}{', sparse' if record['task'] == 'sparse-lm' else ''}",
+        f"{LAYERS.get(kind, kind)}, {sizes_of(record['layer'])}{', sparse' if _is_sparse(group) else ''}",
         _weights_of(group),
         model["output"] + (f", then {finish}" if finish else ""),
         spread_of(group, f"valid_{score}", form.format, ""),

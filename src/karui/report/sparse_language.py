@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 from karui.report.generated import update_part
 from karui.report.groups import Records, average, by_recipe, source_of
+from karui.report.language_tables import DELIVERED
+from karui.report.language_tables import SPARSE_TASK as TASK
 from karui.report.records import read_records
 from karui.report.sparse_figures import METHODS
 from karui.report.tables import Column, Table
 
-PAGE, MARKER, TASK = "sparsity.md", "sparse-lm", "sparse-lm"
+PAGE, MARKER = "sparsity.md", "sparse-lm"
 
 
 class PublishedModel(NamedTuple):
@@ -68,7 +70,7 @@ def language_table(records: Records) -> Table:
         ]
     )
     groups = by_recipe(language_models(records)).values()
-    for group in sorted(groups, key=lambda group: average(group, "test_ppl")):
+    for group in sorted(groups, key=lambda group: average(group, DELIVERED)):
         first = group[0]
         settings = first["settings"]["sparse"]
         units = first["metrics"]["architecture"][1:]
@@ -76,7 +78,7 @@ def language_table(records: Records) -> Table:
             [
                 first["model"],
                 f"{METHODS[first['method']]}, {'+'.join(settings['groups'] or ['word'])}",
-                f"{average(group, 'test_ppl'):.2f}",
+                f"{average(group, DELIVERED):.2f}",
                 f"{average(group, 'compression'):.1f}",
                 f"{average(group, 'kept_params'):,.0f}",
                 f"{average(group, 'words_kept'):,.0f}",
