@@ -4,6 +4,7 @@
 
 #include "isa.hpp"
 #include "kernels/addresses.hpp"
+#include "kernels/drawn_linear.hpp"
 #include "kernels/gaussian_draw.hpp"
 #include "kernels/hard_concrete.hpp"
 
@@ -13,6 +14,7 @@ using namespace karui;
 namespace {
 
 const HardConcreteTable& gates() { return KARUI_TABLE(hard_concrete_table); }
+const DrawnLinearTable& drawn_linear() { return KARUI_TABLE(drawn_linear_table); }
 const GaussianTable& gaussian() { return KARUI_TABLE(gaussian_table); }
 
 HardConcreteLaw law_of(nb::tuple p) {
@@ -64,6 +66,43 @@ void gate_blocks(int threads, bool f64, nb::tuple sizes, nb::tuple p) {
     else blocks_as(gates().f32, threads, sizes, p);
 }
 
+DrawnLinearSizes linear_sizes(int threads, nb::tuple sizes) {
+    auto size = [&](int i) { return nb::cast<int64_t>(sizes[i]); };
+    const DrawnLinearSizes found{size(0), size(1), size(2), threads};
+    if (found.N < 1 || found.C < 1 || found.R < 1 || threads < 1)
+        throw std::invalid_argument("sizes must be N, C, R >= 1, and at least one thread");
+    return found;
+}
+
+template <typename R>
+double linear_as(const DrawnLinearFunctions<R>& run, const DrawnLinearSizes& s, uint64_t seed, nb::tuple law, nb::tuple p) {
+    const HardConcreteLaw given = law_of(law);
+    const DrawnLinearForward<R> arrays{at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2),
+                                       at<R>(p, 3), at<R>(p, 4), at<R>(p, 5)};
+    nb::gil_scoped_release free;
+    return run.forward(s, seed, given, arrays);
+}
+
+double drawn_linear_forward(int threads, bool f64, nb::tuple sizes, uint64_t seed, nb::tuple law, nb::tuple p) {
+    const DrawnLinearSizes s = linear_sizes(threads, sizes);
+    return f64 ? linear_as(drawn_linear().f64, s, seed, law, p) : linear_as(drawn_linear().f32, s, seed, law, p);
+}
+
+template <typename R>
+void linear_gradient_as(const DrawnLinearFunctions<R>& run, const DrawnLinearSizes& s, nb::tuple law, double scale, nb::tuple p) {
+    const HardConcreteLaw given = law_of(law);
+    const DrawnLinearBackward<R> arrays{at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2), at<const R>(p, 3),
+                                        at<const R>(p, 4), at<R>(p, 5), at<R>(p, 6), at<R>(p, 7), at<R>(p, 8), scale};
+    nb::gil_scoped_release free;
+    run.backward(s, given, arrays);
+}
+
+void drawn_linear_backward(int threads, bool f64, nb::tuple sizes, nb::tuple law, double scale, nb::tuple p) {
+    const DrawnLinearSizes s = linear_sizes(threads, sizes);
+    if (f64) linear_gradient_as(drawn_linear().f64, s, law, scale, p);
+    else linear_gradient_as(drawn_linear().f32, s, law, scale, p);
+}
+
 double open_count(int64_t n, int threads, bool f64, double shift, uintptr_t log_alpha, uintptr_t sizes) {
     nb::gil_scoped_release free;
     if (f64)
@@ -106,6 +145,10 @@ void bind_sparse(nb::module_& m) {
     m.def("gate_draw", &gate_draw, "n, threads, float64, seed, HardConcreteLaw, addresses of GateDraw; returns the expected number of open gates");
     m.def("gate_gradient", &gate_gradient, "n, threads, float64, HardConcreteLaw, scale, addresses of GateGradient");
     m.def("gate_blocks", &gate_blocks, "threads, float64, sizes and addresses of BlockProduct; gradients where grad is given");
+    m.def("drawn_linear_forward", &drawn_linear_forward,
+          "threads, float64, sizes, seed, HardConcreteLaw, addresses of DrawnLinearForward; returns the expected number of open gates");
+    m.def("drawn_linear_backward", &drawn_linear_backward,
+          "threads, float64, sizes, HardConcreteLaw, scale, addresses of DrawnLinearBackward");
     m.def("open_count", &open_count, "n, threads, float64, shift, addresses: log_alpha, sizes");
     m.def("open_gradient", &open_gradient, "n, threads, float64, shift, scale, addresses: log_alpha, sizes, grad");
     m.def("gaussian_draw", &gaussian_draw,

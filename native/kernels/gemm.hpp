@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace karui {
@@ -36,61 +37,68 @@ struct Terms {
     int64_t panels, inner, a_stride;
 };
 
-// C (M, panel) = or += A B, where A(m, k) stands at a[m * am + k * ak] of its stretch and B is a panel (terms, panel).
-template <typename R, int M, int am, int ak>
+// C (M, panel) = or += A B, where A(m, k) stands at a[m * am + k * ak] of its stretch and B is a panel (terms, panel);
+// with vectors = 1 only the first half of the panels of B and C.
+template <typename R, int M, int am, int ak, int vectors>
 static void tile_product(const Terms& terms, const R* a, const R* b, R* c, int64_t c_stride, bool add) {
     using V = typename Vector<R>::type;
-    V sum[M][2];
+    V sum[M][vectors];
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-        sum[m][0] = V{};
-        sum[m][1] = V{};
-        __builtin_prefetch(c + m * c_stride, 1);
-        __builtin_prefetch(c + m * c_stride + lanes<R>, 1);
-    }
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) {
+            sum[m][v] = V{};
+            __builtin_prefetch(c + m * c_stride + v * lanes<R>, 1);
+        }
     for (int64_t p = 0; p < terms.panels; ++p) {
         const R* from = a + p * terms.a_stride;
         for (int64_t k = 0; k < terms.inner; ++k, b += panel<R>) {
-            const V left = *reinterpret_cast<const V*>(b), right = *reinterpret_cast<const V*>(b + lanes<R>);
+            V row[vectors];
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; ++v) row[v] = *reinterpret_cast<const V*>(b + v * lanes<R>);
 #pragma GCC unroll 16
             for (int m = 0; m < M; ++m) {
                 const R x = from[m * am + k * ak];
-                sum[m][0] += x * left;
-                sum[m][1] += x * right;
+#pragma GCC unroll 2
+                for (int v = 0; v < vectors; ++v) sum[m][v] += x * row[v];
             }
         }
     }
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-        V* left = reinterpret_cast<V*>(c + m * c_stride);
-        V* right = reinterpret_cast<V*>(c + m * c_stride + lanes<R>);
-        *left = add ? *left + sum[m][0] : sum[m][0];
-        *right = add ? *right + sum[m][1] : sum[m][1];
-    }
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) {
+            V* const to = reinterpret_cast<V*>(c + m * c_stride + v * lanes<R>);
+            *to = add ? *to + sum[m][v] : sum[m][v];
+        }
 }
 
 template <typename R>
 using TileProduct = void (*)(const Terms&, const R* a, const R* b, R* c, int64_t c_stride, bool add);
 
-template <typename R, int am, int ak, int... M>
+template <typename R, int am, int ak, int vectors, int... M>
 static constexpr std::array<TileProduct<R>, sizeof...(M)> tile_products(std::integer_sequence<int, M...>) {
-    return {tile_product<R, M + 1, am, ak>...};
+    return {tile_product<R, M + 1, am, ak, vectors>...};
+}
+
+// For `rows` of a tile, and the columns of its panel that are wanted: half of it, or all.
+template <typename R, int am, int ak>
+static inline TileProduct<R> tile_product_of(int64_t rows, int64_t columns) {
+    constexpr auto all = std::make_integer_sequence<int, static_cast<int>(tile_rows)>();
+    static constexpr auto halves = tile_products<R, am, ak, 1>(all), wholes = tile_products<R, am, ak, 2>(all);
+    return (columns <= lanes<R> ? halves : wholes)[static_cast<size_t>(rows - 1)];
 }
 
 // A in panels, summed along their columns: the product of `rows` <= tile_rows rows of A.
 template <typename R>
-static inline TileProduct<R> along_columns(int64_t rows) {
-    static constexpr auto table =
-        tile_products<R, panel<R>, 1>(std::make_integer_sequence<int, static_cast<int>(tile_rows)>());
-    return table[rows - 1];
+static inline TileProduct<R> along_columns(int64_t rows, int64_t columns = panel<R>) {
+    return tile_product_of<R, panel<R>, 1>(rows, columns);
 }
 
-// A in stripes of tile_rows columns (`pack_stripe`), summed along their rows: A' B for `columns` <= tile_rows of A.
+// A in stripes of tile_rows columns (`pack_stripe`), summed along their rows: A' B for `rows` <= tile_rows columns of A.
 template <typename R>
-static inline TileProduct<R> along_rows(int64_t columns) {
-    static constexpr auto table =
-        tile_products<R, 1, tile_rows>(std::make_integer_sequence<int, static_cast<int>(tile_rows)>());
-    return table[columns - 1];
+static inline TileProduct<R> along_rows(int64_t rows, int64_t columns = panel<R>) {
+    return tile_product_of<R, 1, tile_rows>(rows, columns);
 }
 
 // Even cuts of `total` into `count` parts; part i is [begin(i), begin(i + 1)).
@@ -135,11 +143,52 @@ static inline void pack_stripes(const R* from, int64_t columns, int64_t rows, R*
     }
 }
 
+template <typename R, int64_t apart, bool is_upper, size_t... j>
+static inline typename Vector<R>::type exchange(typename Vector<R>::type a, typename Vector<R>::type b,
+                                                std::index_sequence<j...>) {
+    constexpr auto take = [](int64_t at) {
+        const bool is_first = !(at & apart);
+        return is_upper ? (is_first ? at + apart : at + lanes<R>) : (is_first ? at : at + lanes<R> - apart);
+    };
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, take(j)...);
+#else
+    using Whole = std::conditional_t<sizeof(R) == 4, int32_t, int64_t>;
+    return __builtin_shuffle(a, b, typename Vector<Whole>::type{static_cast<Whole>(take(j))...});
+#endif
+}
+
+// The rows of a square in registers, turned into its columns: halves, quarters, ... are exchanged.
+template <typename R, int64_t apart = lanes<R> / 2>
+static inline void turn_square(typename Vector<R>::type* rows) {
+    using Each = std::make_index_sequence<static_cast<size_t>(lanes<R>)>;
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < lanes<R>; ++i) {
+        if (i & apart) continue;
+        const auto upper = rows[i], lower = rows[i + apart];
+        rows[i] = exchange<R, apart, false>(upper, lower, Each{});
+        rows[i + apart] = exchange<R, apart, true>(upper, lower, Each{});
+    }
+    if constexpr (apart > 1) turn_square<R, apart / 2>(rows);
+}
+
 // n <= panel rows (n, columns) of a matrix to the transposed panel (padded, panel), zero where the matrix ends.
 template <typename R>
 static inline void pack_transposed(const R* from, int64_t n, int64_t columns, int64_t padded, R* to) {
+    using V = typename Vector<R>::type;
+    constexpr int64_t side = lanes<R>;
+    const int64_t whole = n == panel<R> ? columns - columns % side : 0;
+    for (int64_t k = 0; k < whole; k += side)
+        for (int64_t j = 0; j < panel<R>; j += side) {
+            V rows[side];
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < side; ++i) rows[i] = *reinterpret_cast<const V*>(from + (j + i) * columns + k);
+            turn_square<R>(rows);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < side; ++i) *reinterpret_cast<V*>(to + (k + i) * panel<R> + j) = rows[i];
+        }
     constexpr int64_t few = 16;
-    for (int64_t k0 = 0; k0 < columns; k0 += few) {
+    for (int64_t k0 = whole; k0 < columns; k0 += few) {
         const int64_t k1 = std::min(columns, k0 + few);
         for (int64_t j = 0; j < n; ++j)
             for (int64_t k = k0; k < k1; ++k) to[k * panel<R> + j] = from[j * columns + k];

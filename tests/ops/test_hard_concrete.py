@@ -58,7 +58,7 @@ def compiled(
     weight.requires_grad_()
     log_alpha.requires_grad_()
     given = cpu.Sizes(1.0, sizes.to(dtype)) if isinstance(sizes, Tensor) else cpu.Sizes(sizes)
-    out, count = cpu.draw(log_alpha, weight, cpu.Drawing(law, given, block), seed, cpu.Pass())
+    out, count = cpu.draw(log_alpha, weight, cpu.drawing(law, given, block), seed, cpu.Pass())
     ((direction * out).sum() + 0.7 * count).backward()
     return [out.detach(), count.detach(), weight.grad, log_alpha.grad]
 
@@ -79,8 +79,8 @@ def test_value_count_and_gradients(
 
 def test_gates_alone_are_those_that_multiply() -> None:
     weight, log_alpha, _ = (t.float() for t in inputs((40, 65), None))
-    alone, _ = cpu.draw(log_alpha, None, cpu.Drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, cpu.Pass())
-    times, _ = cpu.draw(log_alpha, weight, cpu.Drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, cpu.Pass())
+    alone, _ = cpu.draw(log_alpha, None, cpu.drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, cpu.Pass())
+    times, _ = cpu.draw(log_alpha, weight, cpu.drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, cpu.Pass())
     assert torch.equal(times, weight * alone)
 
 
@@ -146,7 +146,7 @@ def test_gradcheck_of_a_draw() -> None:
     ):
 
         def draw(w: Tensor, a: Tensor, block: tuple[int, int] | None = block) -> tuple[Tensor, Tensor]:
-            return cpu.draw(a, w, cpu.Drawing(PUBLISHED, cpu.Sizes(2.0), block), 4, cpu.Pass())
+            return cpu.draw(a, w, cpu.drawing(PUBLISHED, cpu.Sizes(2.0), block), 4, cpu.Pass())
 
         assert torch.autograd.gradcheck(draw, (weight, units))
 

@@ -1,6 +1,10 @@
 """Proof of the product with a drawn weight in one node: against the reference with the same uniform numbers."""
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +102,84 @@ def test_gradcheck(case: str) -> None:
     assert torch.autograd.gradcheck(run, inputs(shape, block, torch.float64, leading=(2,)))
 
 
+STRIPS = [(1, 1, 1), (29, 1100, 70), (100, 33, 17), (15, 513, 32), (14, 64, 300)]  # (N, C, R)
+
+
+def error_of_strips(sizes: tuple[int, int, int]) -> float:
+    """Largest difference of float32 from the reference in float64, relative to 1 + truth."""
+    N, C, R = sizes
+    truth: list[Tensor] = []
+    worst = 0.0
+    for dtype in (torch.float64, torch.float32):
+        x, weight, bias, log_alpha = given = inputs((R, C), None, dtype, leading=(N,))
+        if dtype == torch.float64:
+            gate = reference.gates(log_alpha, noise.uniform(SEED, R * C).view(R, C), LAW)
+            output = nn.functional.linear(x, weight * gate, bias)
+            count = reference.open_probability(log_alpha, LAW).sum()
+            truth = [output, count, *gradients(output, count, given)]
+            continue
+        spoilt = [torch.empty(1 << k).fill_(torch.nan) for k in range(4, 20)]  # where the core finds its room
+        del spoilt
+        torch.use_deterministic_algorithms(True)  # torch's own fresh memory is NaN then
+        found = op.linear_with_count(*given, op.drawing(log_alpha, LAW))
+        assert found is not None
+        values = [found.drawn, found.count, *gradients(found.drawn, found.count, given)]
+        torch.use_deterministic_algorithms(False)
+        for one, right in zip(values, truth, strict=True):
+            assert not one.isnan().any()
+            worst = max(worst, ((one - right).abs().max() / (1.0 + right.abs().max())).item())
+    return worst
+
+
+@pytest.mark.parametrize("sizes", STRIPS)
+@pytest.mark.usefixtures("one_seed")
+def test_strips_of_any_size_are_those_of_the_reference(sizes: tuple[int, int, int]) -> None:
+    assert error_of_strips(sizes) < 5e-6
+
+
+@pytest.mark.parametrize("isa", ["generic", "avx2"])
+def test_every_instruction_set_gives_the_same(isa: str) -> None:
+    code = (
+        "import test_hard_concrete_linear as t; t.linear.draw_seed = lambda: t.SEED; "
+        "print(max(t.error_of_strips(sizes) for sizes in t.STRIPS))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"KARUI_ISA_MAX": isa, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(told.stdout) < 5e-6
+
+
+@pytest.mark.usefixtures("one_seed")
+def test_threads_change_no_bit() -> None:
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            given = inputs((70, 1100), None, torch.float32, leading=(29,))
+            drawn = op.linear_with_count(*given, op.drawing(given[3], LAW))
+            assert drawn is not None
+            found.append([drawn.drawn, drawn.count, *gradients(drawn.drawn, drawn.count, given)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.usefixtures("one_seed")
+def test_a_number_that_is_none_stays_one() -> None:
+    for which in range(4):
+        given = [t.detach().clone() for t in inputs((7, 35), None, torch.float32)]
+        given[which].view(-1)[3] = torch.nan
+        found = op.linear_with_count(*[t.requires_grad_() for t in given], op.drawing(given[3], LAW))
+        assert found is not None
+        assert found.drawn.isnan().any()
+        assert found.count.isnan() == (which == 3)
+
+
 @pytest.mark.usefixtures("one_seed")
 def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
     tensors = inputs((7, 35), None, torch.float64)
@@ -115,6 +197,9 @@ def test_what_the_compiled_form_does_not_take_is_left_to_others() -> None:
     how = op.drawing(log_alpha, LAW)
     assert op.linear_with_count(x.double(), weight, bias, log_alpha, how) is None
     assert op.linear_with_count(x[:0], weight, bias, log_alpha, how) is None
+    assert op.linear_with_count(x, weight, bias.double(), log_alpha, how) is None
+    assert op.linear_with_count(x, weight, bias.repeat(2)[::2], log_alpha, how) is None
+    assert op.linear_with_count(x, weight[:0], bias[:0], log_alpha[:0], how) is None
     assert op.linear_with_count(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16(), how) is None
     with torch.autocast("cpu", torch.bfloat16):
         assert op.linear_with_count(x, weight, bias, log_alpha, how) is None
@@ -129,12 +214,12 @@ def test_a_sparse_layer_gives_the_same_in_one_node_and_in_several(
     model = sparsify(nn.Sequential(nn.Linear(33, 20)), HardConcrete(groups=(group,))).train()
     x = torch.randn(rows, 33, requires_grad=True)
     found = []
-    for name in ("DrawnLinear", "several"):
+    for name in ("one", "several"):
         if name == "several":
             monkeypatch.setattr("karui.sparse.hard_concrete.HardConcreteGate.linear", Gate.linear)
         torch.manual_seed(3)
         output = model(x)
-        assert (name == "DrawnLinear") == (name in type(output.grad_fn).__name__)
+        assert (name == "one") == ("Drawn" in type(output.grad_fn).__name__)
         loss = output.square().sum() + penalty(model)
         found.append([output.detach(), *torch.autograd.grad(loss, [x, *model.parameters()])])
     for one, other in zip(*found, strict=True):

@@ -1,5 +1,7 @@
 """Proof of the random words: published vectors, moments, independence of neighbours and seeds."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -55,3 +57,13 @@ def test_the_generator_of_torch_decides_the_seed() -> None:
     torch.set_rng_state(state)
     assert draw_seed() == third
     assert len({*first, third}) == 3
+
+
+def test_a_thread_that_first_draws_in_inference_draws_on() -> None:
+    def run() -> list[int]:
+        with torch.inference_mode():
+            first = draw_seed()
+        return [first, draw_seed()]
+
+    with ThreadPoolExecutor(1) as pool:
+        assert len(set(pool.submit(run).result())) == 2

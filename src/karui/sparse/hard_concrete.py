@@ -146,19 +146,20 @@ class HardConcreteGate(Gate):
         found = op.draw_with_count(
             self.log_alpha, self.law, weight=weight, block=block, sizes=division.sizes(self.log_alpha.device)
         )
-        return self._remember(found)
+        return self._remember(found, self.log_alpha)
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:  # noqa: A002
         """As the base class: one node of the graph, for units that are elements, columns or blocks."""
-        log_alpha = self.log_alpha
-        about, how = (self.beta, log_alpha.dtype, log_alpha.device), self._drawing
-        if how is None or how[0] != about:
-            self._drawing = how = (about, self._put_together(weight))
-        if how[1] is None:
+        log_alpha: Any = self._parameters["log_alpha"]
+        about = (self.beta, log_alpha.dtype, log_alpha.device)
+        if self._drawing is None or self._drawing[0] != about:
+            self._drawing = about, self._put_together(weight)
+        how = self._drawing[1]
+        if how is None:
             return None
         scales_input = log_alpha.dim() == 1 and input.numel() < weight.numel()
-        found = op.linear_with_count(input, weight, bias, log_alpha, how[1], scales_input=scales_input)
-        return None if found is None else self._remember(found)
+        found = op.linear_with_count(input, weight, bias, log_alpha, how, scales_input=scales_input)
+        return None if found is None else self._remember(found, log_alpha)
 
     def _put_together(self, weight: Tensor) -> Any:
         """What `linear` draws at each step; None for units that it has no short way for."""
@@ -171,10 +172,11 @@ class HardConcreteGate(Gate):
         sizes = division.sizes(self.log_alpha.device)
         return op.drawing(self.log_alpha, self.law, block=block, sizes=sizes)
 
-    def _remember(self, found: op.Counted) -> Tensor:
-        about = (self.divisions[0], self.beta)
-        self._counted = Remembered(found.count, found.state, about, versions(self.log_alpha))
-        return found.drawn
+    def _remember(self, found: op.Counted, log_alpha: Tensor) -> Tensor:
+        drawn, count, state = found
+        counted = Remembered(count, state, (self.divisions[0], self.beta), versions(log_alpha))
+        object.__setattr__(self, "_counted", counted)  # a module's own takes ten times as long
+        return drawn
 
     def _bounded(self) -> Tensor:
         """Log alpha within its bounds: as published, after each step; no gate is ever stuck beyond a bound."""
@@ -184,12 +186,13 @@ class HardConcreteGate(Gate):
 
     def expected_elements(self, division: Division) -> Tensor | None:
         """That of the last draw, where nothing has changed since; or computed."""
-        if not op.runs_compiled(self.log_alpha):
+        log_alpha: Any = self._parameters["log_alpha"]
+        if not op.runs_compiled(log_alpha):
             return None
         last = self._counted
-        if last is not None and last.fits((division, self.beta), self.log_alpha):
+        if last is not None and last.fits((division, self.beta), log_alpha):
             return last.value
-        return op.count_open(self.log_alpha, self.law, division.sizes(self.log_alpha.device))
+        return op.count_open(log_alpha, self.law, division.sizes(log_alpha.device))
 
     def deployed(self, rows: Tensor | None = None) -> Tensor:
         """The test gate; where a projection keeps a unit whose test gate is zero, the mean of its gate."""

@@ -48,7 +48,8 @@ class SparseLayer(nn.Module):
 
     def states(self) -> list[tuple[str, Tensor, SparseWeight]]:
         """(parameter name, mean, sparse state) of each sparse weight."""
-        return [(name, getattr(self.base, name), state) for name, state in self.weights.items()]  # type: ignore[misc]
+        base: Any = self._modules["base"]
+        return [(name, getattr(base, name), state) for name, state in self.weights.items()]  # type: ignore[misc]
 
     def shared_gates(self) -> dict[str, Gate]:
         """Gates that several weights pass through, by name."""
@@ -87,8 +88,10 @@ class SparseLayer(nn.Module):
     def penalties(self) -> list[Tensor]:
         """What the method adds to the loss, a part a weight, then a part a shared gate."""
         parts = [state.penalty(mean) for _, mean, state in self.states()]
-        shared = (gate.penalty() for gate in self.shared_gates().values())
-        return parts + [part for part in shared if part is not None]
+        if "gates" in self._modules:
+            shared = [gate.penalty() for gate in self.shared_gates().values()]
+            parts += [part for part in shared if part is not None]
+        return parts
 
     def current(self) -> dict[str, Tensor]:
         """All sparse weights as the next forward uses them: a draw in training, else the deployed values."""
@@ -131,10 +134,12 @@ class SparseLinear(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """As torch.nn.Linear."""
-        base, [(_, mean, state)] = self.base, self.states()
+        base: Any = self._modules["base"]
+        state: Any = self.weights["weight"]
+        mean, bias = base.weight, base.bias
         if self.training:
-            return state.product(input, mean, base.bias)  # type: ignore[arg-type]
-        return F.linear(input, state.deployed(mean), base.bias)  # type: ignore[arg-type]
+            return state.product(input, mean, bias)
+        return F.linear(input, state.deployed(mean), bias)
 
 
 class SparseConv(SparseLayer):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def penalty(model: nn.Module) -> Tensor:
 
     Divide it by the number of training examples. Raises ValueError if nothing is sparse.
     """
-    return torch.stack([part for _, layer in _all_sparse(model) for part in layer.penalties()]).sum()
+    return reduce(torch.add, [part for _, layer in _all_sparse(model) for part in layer.penalties()])
 
 
 @torch.no_grad()
@@ -73,9 +74,10 @@ def density(model: nn.Module) -> float:
 
 def expected_kept(model: nn.Module) -> Tensor:
     """Expected number of kept weights, differentiable where the method learns it (for VD a smooth count): ()."""
-    return torch.stack(
-        [state.expected_kept(mean) for _, layer in _all_sparse(model) for _, mean, state in layer.states()]
-    ).sum()
+    return reduce(
+        torch.add,
+        [state.expected_kept(mean) for _, layer in _all_sparse(model) for _, mean, state in layer.states()],
+    )
 
 
 def expected_density(model: nn.Module) -> Tensor:

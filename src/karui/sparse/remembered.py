@@ -39,4 +39,4 @@ class Remembered(NamedTuple):
 
 def versions(*parameters: Tensor) -> tuple[int, ...]:
     """What every change in place moves on."""
-    return tuple(parameter._version for parameter in parameters)  # noqa: SLF001
+    return tuple([parameter._version for parameter in parameters])  # noqa: SLF001

@@ -146,7 +146,7 @@ class SparseWeight(nn.Module):
         A factor on rows or columns multiplies the weight, or the output or input where that is smaller.
         """
         if len(self.places) == 1 and not self.shared:
-            [(gate, _)] = self.own_gates()
+            gate: Any = self._modules[self.places[0]]
             found = gate.linear(input, weight, bias)
             if found is not None:
                 return found

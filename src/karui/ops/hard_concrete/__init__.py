@@ -39,9 +39,9 @@ def runs_compiled(log_alpha: Tensor, weight: Tensor | None = None) -> bool:
     )
 
 
-def _is_alike(weight: Tensor, log_alpha: Tensor) -> bool:
+def _is_alike(tensor: Tensor, log_alpha: Tensor) -> bool:
     return (
-        weight.is_cpu and weight.dtype == log_alpha.dtype and weight.is_contiguous() and not is_traced(weight)
+        tensor.is_cpu and tensor.dtype == log_alpha.dtype and tensor.is_contiguous() and not is_traced(tensor)
     )
 
 
@@ -98,7 +98,7 @@ def drawing(
     """Put together what `linear_with_count` draws, for many steps; block and sizes as in `draw_with_count`."""
     from karui.ops.hard_concrete import cpu
 
-    return cpu.Drawing(law, _sizes(sizes, log_alpha), block)
+    return cpu.drawing(law, _sizes(sizes, log_alpha), block)
 
 
 def linear_with_count(
@@ -118,18 +118,22 @@ def linear_with_count(
     """
     if (
         not runs_compiled(log_alpha, weight)
+        or not (bias is None or _is_alike(bias, log_alpha))
         or type(input) is not Tensor
         or not input.is_cpu
         or input.dtype != log_alpha.dtype
-        or not input.numel()
+        or not (input.numel() and weight.numel())
         or torch.is_autocast_enabled("cpu")
     ):
         return None
     from karui.ops.hard_concrete import cpu, linear
 
     state = cpu.Pass()
-    drawn, count = linear.DrawnLinear.apply(input, weight, bias, log_alpha, how, scales_input, state)  # type: ignore[misc]
-    return Counted(drawn, count, state)
+    if how.block is None:
+        found = linear.DrawnElements.apply(input, weight, bias, log_alpha, how, state)
+    else:
+        found = linear.DrawnLinear.apply(input, weight, bias, log_alpha, how, scales_input, state)
+    return Counted(*found, state)  # type: ignore[misc]
 
 
 def count_open(

@@ -1,6 +1,5 @@
 """The compiled gates: draw, product with the weight and expected count in one pass, all gradients in another."""
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -29,12 +28,6 @@ class Pass:
         self.is_open = True
 
 
-@lru_cache(maxsize=64)
-def numbers(law: Law) -> tuple[float, ...]:
-    """As the native core takes a law."""
-    return law.beta, law.gamma, law.zeta, law.low, law.high, EPSILON, law.shift
-
-
 def kind(tensor: Tensor) -> tuple[int, int, bool]:
     """(elements, threads, is float64), as the native core takes them."""
     return tensor.numel(), torch.get_num_threads(), tensor.dtype == torch.float64
@@ -47,6 +40,14 @@ class Drawing(NamedTuple):
     sizes: Sizes
     block: tuple[int, int] | None
     """(height, width) of the elements of a weight that share a gate; None: a gate an element."""
+    numbers: tuple[float, ...]
+    """The law as the native core takes it."""
+
+
+def drawing(law: Law, sizes: Sizes, block: tuple[int, int] | None) -> Drawing:
+    """Put together what is drawn."""
+    numbers = (law.beta, law.gamma, law.zeta, law.low, law.high, EPSILON, law.shift)
+    return Drawing(law, sizes, block, numbers)
 
 
 def draw_into(
@@ -58,16 +59,20 @@ def draw_into(
     n, threads, is_double = kind(log_alpha)
     at_once = how.block is None
     arrays = addresses(log_alpha, weight if at_once else None, gate, out if at_once else None)
-    count = _native.gate_draw(n, threads, is_double, seed, numbers(how.law), arrays)
-    if how.sizes.by_unit is None:
-        count *= how.sizes.each
-    else:
-        arrays = addresses(log_alpha, how.sizes.by_unit)
-        count = _native.open_count(n, threads, is_double, how.law.shift, *arrays)
+    count = _native.gate_draw(n, threads, is_double, seed, how.numbers, arrays)
+    count = expected(count, log_alpha, how)
     if weight is not None and how.block is not None:
         arrays = addresses(weight, gate, out, None, None)
         _native.gate_blocks(threads, is_double, (*weight.shape, *how.block), arrays)
     return gate, out, count
+
+
+def expected(open_units: float, log_alpha: Tensor, how: Drawing) -> float:
+    """Expected number of elements behind open gates, given that of the open gates."""
+    if how.sizes.by_unit is None:
+        return open_units * how.sizes.each
+    arrays = addresses(log_alpha, how.sizes.by_unit)
+    return _native.open_count(*kind(log_alpha), how.law.shift, *arrays)
 
 
 def gradients(
@@ -96,7 +101,7 @@ def gradients(
     by_unit = how.sizes.by_unit is not None and scale != 0.0
     _native.gate_gradient(
         *kind(log_alpha),
-        numbers(how.law),
+        how.numbers,
         0.0 if by_unit else scale * how.sizes.each,
         addresses(grad, weight, gate, log_alpha, None if weight is None else of_weight, of_log_alpha),
     )

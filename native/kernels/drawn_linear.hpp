@@ -1,0 +1,43 @@
+// A dense layer whose weight is drawn, a gate an element: draw, product and all gradients, strip by strip, so that neither
+// the drawn weight nor the gradient by it is ever a whole array. See src/karui/ops/hard_concrete.
+#pragma once
+#include "kernels/hard_concrete.hpp"
+
+namespace karui {
+
+struct DrawnLinearSizes {
+    int64_t N, C, R;  // rows of the input, columns of the input, columns of the output
+    int threads;
+};
+
+template <typename R>
+struct DrawnLinearForward {
+    const R *input, *weight, *bias;  // (N, C), (R, C), (R) or null
+    R *log_alpha, *gate, *output;    // (R, C) brought within its bounds, (R, C), (N, R)
+};
+
+template <typename R>
+struct DrawnLinearBackward {
+    const R *grad, *input, *weight, *gate, *log_alpha;  // (N, R), (N, C), (R, C) thrice
+    R *grad_input, *grad_weight, *grad_log_alpha;       // (N, C) or null, (R, C) twice
+    R* grad_bias;                                       // (R) or null
+    double scale;                                       // gradient of the expected number of open gates, added
+};
+
+template <typename R>
+struct DrawnLinearFunctions {
+    // Returns the expected number of open gates.
+    double (*forward)(const DrawnLinearSizes& s, uint64_t seed, const HardConcreteLaw& law, const DrawnLinearForward<R>& a);
+    void (*backward)(const DrawnLinearSizes& s, const HardConcreteLaw& law, const DrawnLinearBackward<R>& a);
+};
+
+struct DrawnLinearTable {
+    DrawnLinearFunctions<float> f32;
+    DrawnLinearFunctions<double> f64;
+};
+
+namespace generic { extern const DrawnLinearTable drawn_linear_table; }
+namespace avx2 { extern const DrawnLinearTable drawn_linear_table; }
+namespace avx512 { extern const DrawnLinearTable drawn_linear_table; }
+
+}  // namespace karui

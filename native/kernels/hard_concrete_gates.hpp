@@ -1,0 +1,166 @@
+// Gates of one stretch: draws and gradients, for whole arrays and for the tiles of a product.
+#pragma once
+#include <cstring>
+
+#include "kernels/hard_concrete_estimates.hpp"
+#include "random.hpp"
+
+namespace karui {
+namespace KARUI_ISA {
+
+constexpr int64_t block = 1024;  // partial sums of these: any number of threads, equal bits
+
+static inline int64_t blocks_of(int64_t n) { return (n + block - 1) / block; }
+
+template <typename R>
+static inline R between(R x, R low, R high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+// e = exp(-log alpha) of n gates; log alpha is written to only where something is out of bounds.
+template <typename R, bool is_published>
+static inline void bound_and_exp(const Law<R> law, R* __restrict log_alpha, R* __restrict e, int64_t n) {
+    const R low = law.low, high = law.high;
+    int outside = 0;
+#pragma omp simd reduction(| : outside)
+    for (int64_t i = 0; i < n; ++i) {
+        const R x = log_alpha[i];
+        outside |= (x < low) | (x > high);
+        e[i] = is_published ? exp_bounded_(-between(x, low, high)) : exp_(-between(x, low, high));
+    }
+    if (!outside) return;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) log_alpha[i] = between(log_alpha[i], low, high);
+}
+
+// With u = a / (a + b) and r = b e, e = exp(-log alpha), s = 1 / (1 + (r / a)^(1 / beta)); for the published beta = 2/3
+// that is a^2 / (a^2 + r sqrt(r a)), without a logarithm, and its division serves P(z > 0) = 1 / (1 + closed e) too.
+template <typename R, bool is_published>
+static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, const R* __restrict log_alpha,
+                            R* __restrict e_then_open, R* __restrict gate, int64_t n) {
+    const R over_beta = law.over_beta, span = law.span, gamma = law.gamma, closed = law.closed;
+    const uint32_t least = law.least;
+    constexpr R unit = R(1.0 / 4294967296.0);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        uint32_t word = words[i] < least ? least : words[i];
+        word = word > ~least ? ~least : word;
+        const R a = (static_cast<R>(word) + R(0.5)) * unit, b = (static_cast<R>(~word) + R(0.5)) * unit;
+        const R odds = R(1) + closed * e_then_open[i];
+        R s;
+        if (is_published) {
+            const R r = b * e_then_open[i];
+            const R whole = a * a + r * sqrt_(r * a), over_both = R(1) / (whole * odds);
+            s = a * a * odds * over_both;
+            e_then_open[i] = whole * over_both;
+        } else {
+            s = R(1) / (R(1) + exp_((log_(b / a) - log_alpha[i]) * over_beta));
+            e_then_open[i] = R(1) / odds;
+        }
+        gate[i] = between(s * span + gamma, R(0), R(1));
+    }
+}
+
+// n <= block gates of the given random words; returns the expected number of open ones. In short loops one after the
+// other, all in the first cache: each is a chain too long to overlap with the next.
+template <typename R, bool is_published>
+static inline double draw_with(const Law<R> law, const uint32_t* words, int64_t n, const GateDraw<R>& p) {
+    alignas(64) R e[block];
+    bound_and_exp<R, is_published>(law, p.log_alpha, e, n);
+    gates_of<R, is_published>(law, words, p.log_alpha, e, p.gate, n);
+    R sum = R(0);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) sum += e[i];
+    if (p.weight) {
+        const R* __restrict weight = p.weight;
+        const R* __restrict gate = p.gate;
+        R* __restrict out = p.out;
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) out[i] = weight[i] * gate[i];
+    }
+    return static_cast<double>(sum);
+}
+
+#if defined(__AVX512F__)
+template <>
+inline double draw_with<float, true>(const Law<float> law, const uint32_t* words, int64_t n, const GateDraw<float>& p) {
+    return p.weight ? draw_by_estimates<true>(law, words, n, p) : draw_by_estimates<false>(law, words, n, p);
+}
+#endif
+
+// Gates [position, position + n), n <= block, of an array whose part begins where the pointers of p do.
+template <typename R, bool is_published>
+static double draw_block(const Law<R> law, uint64_t seed, int64_t position, int64_t n, const GateDraw<R>& p) {
+    alignas(64) uint32_t words[block + group_size];
+    const int64_t skip = position % group_size;
+    for (int64_t i = 0; i < skip + n; i += group_size) {
+        Words two;
+        draw_words(seed, static_cast<uint64_t>((position + i) / group_size), two);
+        std::memcpy(words + i, two.first, sizeof two.first);
+        std::memcpy(words + i + 16, two.second, sizeof two.second);
+    }
+    return draw_with<R, is_published>(law, words + skip, n, p);
+}
+
+// As draw_block, for any n.
+template <typename R>
+static double draw_gates(const Law<R>& law, uint64_t seed, int64_t position, int64_t n, const GateDraw<R>& p) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i += block) {
+        const int64_t size = n - i < block ? n - i : block;
+        const GateDraw<R> part{p.log_alpha + i, p.weight ? p.weight + i : nullptr, p.gate + i, p.weight ? p.out + i : nullptr};
+        sum += law.is_published ? draw_block<R, true>(law, seed, position + i, size, part)
+                                : draw_block<R, false>(law, seed, position + i, size, part);
+    }
+    return sum;
+}
+
+// dz / d log alpha = (zeta - gamma) s (1 - s) / beta inside the clip, where z = s (zeta - gamma) + gamma.
+template <typename R, bool has_weight, bool has_count, bool is_published>
+static void gradient_block(const Law<R>& law, int64_t first, int64_t end, const GateGradient<R>& p) {
+    const R over_span = R(1) / law.span, slope = law.span * law.over_beta, gamma = law.gamma, closed = law.closed;
+    const R scale = static_cast<R>(p.scale) * closed;
+    const R* grad = p.grad;  // may be grad_weight too
+    const R* __restrict weight = p.weight;
+    const R* __restrict gate = p.gate;
+    const R* __restrict log_alpha = p.log_alpha;
+    R* grad_weight = p.grad_weight;
+    R* __restrict grad_log_alpha = p.grad_log_alpha;
+#pragma omp simd
+    for (int64_t i = first; i < end; ++i) {
+        const R z = gate[i];
+        const R s = (z - gamma) * over_span;
+        const R inside = z > R(0) && z < R(1) ? slope : R(0);
+        const R g = grad[i], of_gate = has_weight ? g * weight[i] : g;
+        R found = of_gate * inside * s * (R(1) - s);
+        if (has_count) {  // d open / d log alpha = open (1 - open), open = 1 / (1 + closed e)
+            const R e = is_published ? exp_bounded_(-log_alpha[i]) : exp_(-log_alpha[i]), odds = R(1) + closed * e;
+            found += scale * e / (odds * odds);
+        }
+        grad_log_alpha[i] = found;
+        if (has_weight) grad_weight[i] = g * z;
+    }
+}
+
+template <typename R>
+using GradientOf = void (*)(const Law<R>&, int64_t first, int64_t end, const GateGradient<R>& p);
+
+template <typename R, bool has_weight, bool has_count>
+static inline GradientOf<R> gradient_with(const Law<R>& law) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4)
+        if (law.is_published) return gradient_by_estimates<has_weight, has_count>;
+#endif
+    return law.is_published ? gradient_block<R, has_weight, has_count, true> : gradient_block<R, has_weight, has_count, false>;
+}
+
+// The function that computes elements [first, end) of all gradients.
+template <typename R>
+static GradientOf<R> gradient_of(const Law<R>& law, const GateGradient<R>& p) {
+    if (p.weight) return p.scale != 0.0 ? gradient_with<R, true, true>(law) : gradient_with<R, true, false>(law);
+    return p.scale != 0.0 ? gradient_with<R, false, true>(law) : gradient_with<R, false, false>(law);
+}
+
+}  // namespace KARUI_ISA
+}  // namespace karui
