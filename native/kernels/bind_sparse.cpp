@@ -68,9 +68,11 @@ void gate_blocks(int threads, bool f64, nb::tuple sizes, nb::tuple p) {
 
 DrawnLinearSizes linear_sizes(int threads, nb::tuple sizes) {
     auto size = [&](int i) { return nb::cast<int64_t>(sizes[i]); };
-    const DrawnLinearSizes found{size(0), size(1), size(2), threads};
-    if (found.N < 1 || found.C < 1 || found.R < 1 || threads < 1)
-        throw std::invalid_argument("sizes must be N, C, R >= 1, and at least one thread");
+    const DrawnLinearSizes found{size(0), size(1), size(2), size(3), size(4), threads};
+    if (found.N < 1 || found.C < 1 || found.R < 1 || found.height < 1 || found.width < 1 || threads < 1)
+        throw std::invalid_argument("sizes must be N, C, R, height, width >= 1, and at least one thread");
+    if (size(5) != found.down() * found.across())
+        throw std::invalid_argument("there must be as many gates as the weight has blocks");
     return found;
 }
 

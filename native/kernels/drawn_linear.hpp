@@ -1,25 +1,31 @@
-// A dense layer whose weight is drawn, a gate an element: draw, product and all gradients, strip by strip, so that neither
-// the drawn weight nor the gradient by it is ever a whole array. See src/karui/ops/hard_concrete.
+// A dense layer whose weight is drawn: gates, products and all gradients, strip by strip, so that neither the drawn weight
+// nor the gradient by it is ever a whole array. See src/karui/ops/hard_concrete.
 #pragma once
 #include "kernels/hard_concrete.hpp"
 
 namespace karui {
 
+// A gate belongs to a block of the weight; blocks at the lower and right edge are cut off.
 struct DrawnLinearSizes {
     int64_t N, C, R;  // rows of the input, columns of the input, columns of the output
+    int64_t height, width;
     int threads;
+
+    bool by_element() const { return height == 1 && width == 1; }
+    int64_t down() const { return (R + height - 1) / height; }
+    int64_t across() const { return (C + width - 1) / width; }
 };
 
 template <typename R>
 struct DrawnLinearForward {
     const R *input, *weight, *bias;  // (N, C), (R, C), (R) or null
-    R *log_alpha, *gate, *output;    // (R, C) brought within its bounds, (R, C), (N, R)
+    R *log_alpha, *gate, *output;    // (down, across) brought within its bounds, (down, across), (N, R)
 };
 
 template <typename R>
 struct DrawnLinearBackward {
-    const R *grad, *input, *weight, *gate, *log_alpha;  // (N, R), (N, C), (R, C) thrice
-    R *grad_input, *grad_weight, *grad_log_alpha;       // (N, C) or null, (R, C) twice
+    const R *grad, *input, *weight, *gate, *log_alpha;  // (N, R), (N, C), (R, C), (down, across) twice
+    R *grad_input, *grad_weight, *grad_log_alpha;       // (N, C) or null, (R, C), (down, across)
     R* grad_bias;                                       // (R) or null
     double scale;                                       // gradient of the expected number of open gates, added
 };

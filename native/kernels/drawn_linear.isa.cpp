@@ -1,5 +1,5 @@
 // Strips of 16 panels of the input's columns and one panel of the weight's rows (forward, gradient of the input) or one
-// stripe of them (gradients of weight and gates): what is drawn or multiplied for a strip stays in the second cache.
+// tile of them (gradients of weight and gates): what is drawn or multiplied for a strip stays in the second cache.
 #include "kernels/drawn_linear.hpp"
 
 #include <memory>
@@ -69,35 +69,87 @@ static void add_product(const Terms& terms, const R* a, int64_t rows, const R* b
     }
 }
 
+// Gates of the elements of one row of the weight, spread where a block has several columns.
 template <typename R>
-static double forward(const DrawnLinearSizes& s, uint64_t seed, const HardConcreteLaw& given, const DrawnLinearForward<R>& a) {
-    constexpr int64_t width = panel<R>;
+class GateRows {
+public:
+    GateRows(const DrawnLinearSizes& sizes, const R* gate)
+        : s(sizes), gates(gate), room(s.width == 1 ? nullptr : room_for<R>(panels_at_once * panel<R>)) {}
+
+    // Of columns [c0, c0 + columns) of row r, at most a strip; good until the next call.
+    const R* at(int64_t r, int64_t c0, int64_t columns) {
+        const int64_t down = r / s.height;
+        const R* row = gates + down * s.across();
+        if (s.width == 1) return row + c0;
+        if (down != last_down || c0 != last_c0 || columns != last_columns) {
+            for (int64_t c = 0, j = c0 / s.width, left = s.width - c0 % s.width; c < columns; ++c) {
+                room[static_cast<size_t>(c)] = row[j];
+                if (--left == 0) left = s.width, ++j;
+            }
+            last_down = down, last_c0 = c0, last_columns = columns;
+        }
+        return room.get();
+    }
+
+private:
+    const DrawnLinearSizes s;
+    const R* gates;
+    Room<R> room;
+    int64_t last_down = -1, last_c0 = -1, last_columns = -1;
+};
+
+template <typename R>
+static inline void multiply(const R* __restrict weight, const R* __restrict gate, R* __restrict to, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) to[i] = weight[i] * gate[i];
+}
+
+template <typename R>
+static void begin_with_bias(const DrawnLinearSizes& s, const R* bias, R* output, int64_t r0, int64_t rows) {
+    for (int64_t n = 0; n < s.N; ++n) {
+        R* const to = output + n * s.R + r0;
+        if (bias) std::copy(bias + r0, bias + r0 + rows, to);
+        else std::fill(to, to + rows, R(0));
+    }
+}
+
+// A thread more for each half a million products: fewer take less time than threads to wake.
+static inline DrawnLinearSizes with_few_threads(DrawnLinearSizes s) {
+    s.threads = static_cast<int>(std::min<int64_t>(s.threads, 1 + s.N * s.C * s.R / (int64_t(1) << 19)));
+    return s;
+}
+
+template <typename R>
+static double forward(const DrawnLinearSizes& sizes, uint64_t seed, const HardConcreteLaw& given, const DrawnLinearForward<R>& a) {
+    constexpr int64_t width = panel<R>, most = panels_at_once * width;
+    const DrawnLinearSizes s = with_few_threads(sizes);
     const Law<R> law(given);
     const int64_t inputs = panels_of<R>(s.C), outputs = panels_of<R>(s.R);
     const Cut strips = into_strips(inputs);
+    const bool by_element = s.by_element();
+    const double all = by_element ? 0.0
+                                  : draw_all<R>(law, s.threads, seed, s.down() * s.across(), {a.log_alpha, nullptr, a.gate, nullptr});
     const Room<R> input = room_for<R>(inputs * s.N * width);
     pack_panels(a.input, s.N, s.C, input.get());
     std::vector<double> sums(static_cast<size_t>(outputs));
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
-        constexpr int64_t most = panels_at_once * width;
         const Room<R> room = room_for<R>(2 * most * width);
         R *const drawn = room.get(), *const turned = drawn + most * width;
+        GateRows<R> gates(s, a.gate);
 #pragma omp for schedule(static)
         for (int64_t q = 0; q < outputs; ++q) {
             const int64_t r0 = q * width, rows = std::min(width, s.R - r0);
-            for (int64_t n = 0; n < s.N; ++n) {
-                R* const to = a.output + n * s.R + r0;
-                if (a.bias) std::copy(a.bias + r0, a.bias + r0 + rows, to);
-                else std::fill(to, to + rows, R(0));
-            }
+            begin_with_bias(s, a.bias, a.output, r0, rows);
             double sum = 0.0;
             for (int64_t k = 0; k < strips.count; ++k) {
                 const int64_t first = strips.begin(k), c0 = first * width, padded = strips.size(k) * width;
                 const int64_t columns = std::min(padded, s.C - c0);
                 for (int64_t r = 0; r < rows; ++r) {
                     const int64_t at = (r0 + r) * s.C + c0;
-                    sum += draw_gates<R>(law, seed, at, columns, {a.log_alpha + at, a.weight + at, a.gate + at, drawn + r * columns});
+                    R* const to = drawn + r * columns;
+                    if (by_element) sum += draw_gates<R>(law, seed, at, columns, {a.log_alpha + at, a.weight + at, a.gate + at, to});
+                    else multiply(a.weight + at, gates.at(r0 + r, c0, columns), to, columns);
                 }
                 pack_transposed(drawn, rows, columns, padded, turned);
                 const bool is_last = k + 1 == strips.count;
@@ -108,8 +160,9 @@ static double forward(const DrawnLinearSizes& s, uint64_t seed, const HardConcre
                                    for (int64_t r = next_row + width * tile / tiles; r < last; ++r)
                                        for (int64_t i = 0; i < strips.size(next); ++i) {
                                            const int64_t at = r * s.C + (strips.begin(next) + i) * width;
-                                           fetch_panel(a.log_alpha + at);
                                            fetch_panel(a.weight + at);
+                                           if (!by_element) continue;
+                                           fetch_panel(a.log_alpha + at);
                                            fetch_panel<R, true>(a.gate + at);
                                        }
                                });
@@ -117,50 +170,97 @@ static double forward(const DrawnLinearSizes& s, uint64_t seed, const HardConcre
             sums[static_cast<size_t>(q)] = sum;
         }
     }
-    double total = 0.0;
-    for (const double sum : sums) total += sum;
-    return total;
+    return by_element ? total_of(sums) : all;
 }
 
-// Gradients of weight and gates: G = grad' input, a stripe of rows at a time.
+// The rows of the weight in bands whose gradients are found in one go: a row of blocks, or, with a gate an element, a tile.
+struct Bands {
+    int64_t R, height, count, tiles;
+    explicit Bands(const DrawnLinearSizes& s)
+        : R(s.R), height(s.by_element() ? tile_rows : s.height), count((R + height - 1) / height),
+          tiles(Cut::into_tiles(std::min(height, R)).count) {}
+    int64_t begin(int64_t band) const { return std::min(R, band * height); }
+    Cut cut(int64_t band) const { return Cut::into_tiles(begin(band + 1) - begin(band)); }
+};
+
+// The columns of grad (N, R) in stripes (N, tile_rows), one a tile, bands.tiles a band.
 template <typename R>
-static void backward_of_weight(const DrawnLinearSizes& s, const HardConcreteLaw& given, const DrawnLinearBackward<R>& a) {
-    constexpr int64_t width = panel<R>;
-    const Law<R> law(given);
-    const int64_t inputs = panels_of<R>(s.C), stripes = (s.R + tile_rows - 1) / tile_rows;
+static void pack_bands(const Bands& bands, const R* grad, int64_t N, R* to) {
+    for (int64_t band = 0; band < bands.count; ++band) {
+        const Cut cut = bands.cut(band);
+        for (int64_t tile = 0; tile < cut.count; ++tile)
+            pack_stripe(grad + bands.begin(band) + cut.begin(tile), bands.R, N, cut.size(tile),
+                        to + (band * bands.tiles + tile) * N * tile_rows);
+    }
+}
+
+// Of one row: the gradient of the weight, and what adds up to those of its gates.
+template <typename R>
+static inline void gradient_of_row(const R* __restrict product, const R* __restrict weight, const R* __restrict gate,
+                                   R* __restrict grad_weight, R* __restrict total, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        total[i] += product[i] * weight[i];
+        grad_weight[i] = product[i] * gate[i];
+    }
+}
+
+// Gradients of weight and gates, G = grad' input: of log alpha with a gate an element, else of_gate (down, across).
+template <typename R>
+static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, const DrawnLinearBackward<R>& a, R* of_gate) {
+    constexpr int64_t width = panel<R>, most = panels_at_once * width;
+    const Bands bands(s);
+    const int64_t inputs = panels_of<R>(s.C);
     const Cut strips = into_strips(inputs);
-    const Room<R> input = room_for<R>(inputs * s.N * width), grad = room_for<R>(stripes * s.N * tile_rows);
+    const int64_t parts = s.width == 1 ? strips.count : 1;  // a block of several columns may lie in two strips
+    const Room<R> input = room_for<R>(inputs * s.N * width), grad = room_for<R>(bands.count * bands.tiles * s.N * tile_rows);
     pack_panels(a.input, s.N, s.C, input.get());
-    pack_stripes(a.grad, s.R, s.N, grad.get(), s.N);
+    pack_bands(bands, a.grad, s.N, grad.get());
     const auto run = gradient_of<R>(law, {a.grad, a.weight, a.gate, a.log_alpha, a.grad_weight, a.grad_log_alpha, a.scale});
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
-        constexpr int64_t most = panels_at_once * width;
-        const Room<R> product = room_for<R>(tile_rows * most);
+        const Room<R> product = room_for<R>(tile_rows * most), total = room_for<R>(of_gate ? inputs * width : 0);
+        GateRows<R> gates(s, a.gate);
 #pragma omp for schedule(static)
-        for (int64_t q = 0; q < stripes; ++q) {
-            const int64_t r0 = q * tile_rows, rows = std::min(tile_rows, s.R - r0);
-            for (int64_t k = 0; k < strips.count; ++k) {
-                const int64_t first = strips.begin(k), c0 = first * width;
-                const int64_t columns = std::min(strips.size(k) * width, s.C - c0);
-                for (int64_t i = 0; i < strips.size(k); ++i) {
-                    for (int64_t r = 0; r < rows; ++r) {
-                        const int64_t at = (r0 + r) * s.C + c0 + i * width;
-                        fetch_panel(a.weight + at);
-                        fetch_panel(a.gate + at);
-                        fetch_panel(a.log_alpha + at);
-                        fetch_panel<R, true>(a.grad_weight + at);
-                        fetch_panel<R, true>(a.grad_log_alpha + at);
+        for (int64_t task = 0; task < bands.count * parts; ++task) {
+            const int64_t band = task / parts, part = task % parts;
+            const Cut tiles = bands.cut(band);
+            if (of_gate) std::fill(total.get(), total.get() + inputs * width, R(0));
+            for (int64_t k = part; k < (parts == 1 ? strips.count : part + 1); ++k) {
+                const int64_t first = strips.begin(k), c0 = first * width, columns = std::min(strips.size(k) * width, s.C - c0);
+                for (int64_t tile = 0; tile < tiles.count; ++tile) {
+                    const int64_t r0 = bands.begin(band) + tiles.begin(tile), rows = tiles.size(tile);
+                    for (int64_t i = 0; i < strips.size(k); ++i) {
+                        for (int64_t r = 0; r < rows; ++r) {
+                            const int64_t at = (r0 + r) * s.C + c0 + i * width;
+                            fetch_panel(a.weight + at);
+                            fetch_panel<R, true>(a.grad_weight + at);
+                            if (of_gate) continue;
+                            fetch_panel(a.gate + at);
+                            fetch_panel(a.log_alpha + at);
+                            fetch_panel<R, true>(a.grad_log_alpha + at);
+                        }
+                        along_rows<R>(rows, columns - i * width)({1, s.N, 0}, grad.get() + (band * bands.tiles + tile) * s.N * tile_rows,
+                                                                 input.get() + (first + i) * s.N * width,
+                                                                 product.get() + i * width, most, false);
                     }
-                    along_rows<R>(rows, columns - i * width)({1, s.N, 0}, grad.get() + q * s.N * tile_rows,
-                                                             input.get() + (first + i) * s.N * width,
-                                                             product.get() + i * width, most, false);
+                    for (int64_t r = 0; r < rows; ++r) {
+                        const int64_t at = (r0 + r) * s.C + c0;
+                        if (of_gate)
+                            gradient_of_row(product.get() + r * most, a.weight + at, gates.at(r0 + r, c0, columns),
+                                            a.grad_weight + at, total.get() + c0, columns);
+                        else
+                            run(law, 0, columns, {product.get() + r * most, a.weight + at, a.gate + at, a.log_alpha + at,
+                                                  a.grad_weight + at, a.grad_log_alpha + at, a.scale});
+                    }
                 }
-                for (int64_t r = 0; r < rows; ++r) {
-                    const int64_t at = (r0 + r) * s.C + c0;
-                    run(law, 0, columns, {product.get() + r * most, a.weight + at, a.gate + at, a.log_alpha + at,
-                                          a.grad_weight + at, a.grad_log_alpha + at, a.scale});
-                }
+                if (of_gate && s.width == 1) std::copy(total.get() + c0, total.get() + c0 + columns, of_gate + band * s.C + c0);
+            }
+            if (!of_gate || s.width == 1) continue;
+            for (int64_t j = 0; j < s.across(); ++j) {
+                R sum = R(0);
+                for (int64_t c = j * s.width; c < std::min(s.C, (j + 1) * s.width); ++c) sum += total[static_cast<size_t>(c)];
+                of_gate[band * s.across() + j] = sum;
             }
         }
     }
@@ -177,6 +277,7 @@ static void backward_of_input(const DrawnLinearSizes& s, const DrawnLinearBackwa
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> drawn = room_for<R>(panels_at_once * width * width);
+        GateRows<R> gates(s, a.gate);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < panels_of<R>(s.C); ++i) {
             const int64_t c0 = i * width, columns = std::min(width, s.C - c0);
@@ -185,12 +286,8 @@ static void backward_of_input(const DrawnLinearSizes& s, const DrawnLinearBackwa
                 const int64_t first = strips.begin(k), r0 = first * width, padded = strips.size(k) * width;
                 const int64_t rows = std::min(padded, s.R - r0);
                 std::fill(drawn.get(), drawn.get() + padded * width, R(0));
-                for (int64_t r = 0; r < rows; ++r) {
-                    const R* __restrict weight = a.weight + (r0 + r) * s.C + c0;
-                    const R* __restrict gate = a.gate + (r0 + r) * s.C + c0;
-                    R* __restrict to = drawn.get() + r * width;
-                    for (int64_t c = 0; c < columns; ++c) to[c] = weight[c] * gate[c];
-                }
+                for (int64_t r = 0; r < rows; ++r)
+                    multiply(a.weight + (r0 + r) * s.C + c0, gates.at(r0 + r, c0, columns), drawn.get() + r * width, columns);
                 add_product<R>({strips.size(k), width, s.N * width}, grad.get() + first * s.N * width, s.N, drawn.get(),
                                a.grad_input + c0, columns, s.C, [](int64_t, int64_t) {});
             }
@@ -209,10 +306,17 @@ static void backward_of_bias(const DrawnLinearSizes& s, const DrawnLinearBackwar
 }
 
 template <typename R>
-static void backward(const DrawnLinearSizes& s, const HardConcreteLaw& law, const DrawnLinearBackward<R>& a) {
+static void backward(const DrawnLinearSizes& sizes, const HardConcreteLaw& given, const DrawnLinearBackward<R>& a) {
+    const DrawnLinearSizes s = with_few_threads(sizes);
+    const Law<R> law(given);
     if (a.grad_bias) backward_of_bias(s, a);
-    backward_of_weight(s, law, a);
     if (a.grad_input) backward_of_input(s, a);
+    if (s.by_element()) return backward_of_weight<R>(s, law, a, nullptr);
+    const int64_t units = s.down() * s.across();
+    const Room<R> of_gate = room_for<R>(units);
+    backward_of_weight(s, law, a, of_gate.get());
+    const GateGradient<R> p{of_gate.get(), nullptr, a.gate, a.log_alpha, nullptr, a.grad_log_alpha, a.scale};
+    gradient_of(law, p)(law, 0, units, p);
 }
 
 template <typename R>

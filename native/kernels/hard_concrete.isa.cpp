@@ -7,24 +7,9 @@
 namespace karui {
 namespace KARUI_ISA {
 
-static double total_of(const std::vector<double>& sums) {
-    double total = 0.0;
-    for (const double sum : sums) total += sum;
-    return total;
-}
-
 template <typename R>
-static double draw(int64_t n, int threads, uint64_t seed, const HardConcreteLaw& given, const GateDraw<R>& p) {
-    const Law<R> law(given);
-    const int64_t blocks = blocks_of(n);
-    std::vector<double> sums(static_cast<size_t>(blocks));
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t k = 0; k < blocks; ++k) {
-        const int64_t at = k * block, size = n - at < block ? n - at : block;
-        const GateDraw<R> part{p.log_alpha + at, p.weight ? p.weight + at : nullptr, p.gate + at, p.weight ? p.out + at : nullptr};
-        sums[static_cast<size_t>(k)] = draw_gates(law, seed, at, size, part);
-    }
-    return total_of(sums);
+static double draw(int64_t n, int threads, uint64_t seed, const HardConcreteLaw& law, const GateDraw<R>& p) {
+    return draw_all(Law<R>(law), threads, seed, n, p);
 }
 
 template <typename R>

@@ -1,6 +1,7 @@
 // Gates of one stretch: draws and gradients, for whole arrays and for the tiles of a product.
 #pragma once
 #include <cstring>
+#include <vector>
 
 #include "kernels/hard_concrete_estimates.hpp"
 #include "random.hpp"
@@ -11,6 +12,12 @@ namespace KARUI_ISA {
 constexpr int64_t block = 1024;  // partial sums of these: any number of threads, equal bits
 
 static inline int64_t blocks_of(int64_t n) { return (n + block - 1) / block; }
+
+static inline double total_of(const std::vector<double>& sums) {
+    double total = 0.0;
+    for (const double sum : sums) total += sum;
+    return total;
+}
 
 template <typename R>
 static inline R between(R x, R low, R high) {
@@ -114,6 +121,20 @@ static double draw_gates(const Law<R>& law, uint64_t seed, int64_t position, int
                                 : draw_block<R, false>(law, seed, position + i, size, part);
     }
     return sum;
+}
+
+// As draw_gates from position 0 on, by several threads.
+template <typename R>
+static double draw_all(const Law<R>& law, int threads, uint64_t seed, int64_t n, const GateDraw<R>& p) {
+    const int64_t blocks = blocks_of(n);
+    std::vector<double> sums(static_cast<size_t>(blocks));
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t k = 0; k < blocks; ++k) {
+        const int64_t at = k * block, size = n - at < block ? n - at : block;
+        const GateDraw<R> part{p.log_alpha + at, p.weight ? p.weight + at : nullptr, p.gate + at, p.weight ? p.out + at : nullptr};
+        sums[static_cast<size_t>(k)] = draw_gates(law, seed, at, size, part);
+    }
+    return total_of(sums);
 }
 
 // dz / d log alpha = (zeta - gamma) s (1 - s) / beta inside the clip, where z = s (zeta - gamma) + gamma.

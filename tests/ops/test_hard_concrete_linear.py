@@ -19,11 +19,11 @@ from karui.sparse.gate import Gate
 LAW = op.Law(2 / 3, -0.1, 1.1, -10.0, 4.6)
 SEED = 11
 CASES = {
-    "elements": ((7, 35), None, False),
-    "blocks": ((35, 9), (16, 1), False),
-    "wide blocks": ((11, 21), (8, 4), False),
-    "columns of the weight": ((7, 33), (7, 1), False),
-    "columns of the input": ((7, 33), (7, 1), True),
+    "elements": ((7, 35), None),
+    "blocks": ((35, 9), (16, 1)),
+    "wide blocks": ((11, 21), (8, 4)),
+    "odd blocks": ((31, 53), (5, 3)),
+    "columns": ((7, 33), (7, 1)),
 }
 
 
@@ -59,7 +59,7 @@ def gradients(output: Tensor, count: Tensor, tensors: list[Tensor]) -> list[Tens
 @pytest.mark.parametrize("by_unit", [False, True])
 @pytest.mark.usefixtures("one_seed")
 def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
-    shape, block, scales_input = CASES[case]
+    shape, block = CASES[case]
     x, weight, bias, log_alpha = tensors = inputs(shape, block, torch.float64)
     sizes = (
         1.0 + torch.arange(log_alpha.numel(), dtype=torch.float64).view(log_alpha.shape) % 3
@@ -73,9 +73,7 @@ def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
     truth = [output, count, *gradients(output, count, tensors)]
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         given = inputs(shape, block, dtype)
-        found = op.linear_with_count(
-            *given, op.drawing(given[3], LAW, block=block, sizes=sizes), scales_input=scales_input
-        )
+        found = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block, sizes=sizes))
         assert found is not None
         for one, right in zip(
             [found.drawn, found.count, *gradients(found.drawn, found.count, given)], truth, strict=True
@@ -88,32 +86,41 @@ def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("one_seed")
 def test_gradcheck(case: str) -> None:
-    _, block, scales_input = CASES[case]
+    _, block = CASES[case]
     shape = (4, 6)
     block = None if block is None else (4, 1) if "columns" in case else (3, 2)
 
     def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        found = op.linear_with_count(
-            *tensors, op.drawing(tensors[3], LAW, block=block, sizes=2.0), scales_input=scales_input
-        )
+        found = op.linear_with_count(*tensors, op.drawing(tensors[3], LAW, block=block, sizes=2.0))
         assert found is not None
         return found.drawn, found.count
 
     assert torch.autograd.gradcheck(run, inputs(shape, block, torch.float64, leading=(2,)))
 
 
-STRIPS = [(1, 1, 1), (29, 1100, 70), (100, 33, 17), (15, 513, 32), (14, 64, 300)]  # (N, C, R)
+# (rows of the input, (R, C), block): several strips, panels and tiles, or parts of one.
+STRIPS = [
+    (1, (1, 1), None),
+    (29, (70, 1100), None),
+    (100, (17, 33), None),
+    (15, (32, 513), None),
+    (29, (70, 1100), (16, 1)),
+    (9, (33, 700), (8, 4)),
+    (20, (40, 601), (5, 3)),
+    (31, (47, 530), (47, 1)),
+]
 
 
-def error_of_strips(sizes: tuple[int, int, int]) -> float:
+def error_of_strips(rows: int, shape: tuple[int, int], block: tuple[int, int] | None) -> float:
     """Largest difference of float32 from the reference in float64, relative to 1 + truth."""
-    N, C, R = sizes
     truth: list[Tensor] = []
     worst = 0.0
     for dtype in (torch.float64, torch.float32):
-        x, weight, bias, log_alpha = given = inputs((R, C), None, dtype, leading=(N,))
+        x, weight, bias, log_alpha = given = inputs(shape, block, dtype, leading=(rows,))
         if dtype == torch.float64:
-            gate = reference.gates(log_alpha, noise.uniform(SEED, R * C).view(R, C), LAW)
+            gate = reference.gates(log_alpha, noise.uniform(SEED, log_alpha.numel()).view_as(log_alpha), LAW)
+            if block is not None:
+                gate = reference.spread(gate.view(-1, gate.shape[-1]), shape, block)
             output = nn.functional.linear(x, weight * gate, bias)
             count = reference.open_probability(log_alpha, LAW).sum()
             truth = [output, count, *gradients(output, count, given)]
@@ -121,7 +128,7 @@ def error_of_strips(sizes: tuple[int, int, int]) -> float:
         spoilt = [torch.empty(1 << k).fill_(torch.nan) for k in range(4, 20)]  # where the core finds its room
         del spoilt
         torch.use_deterministic_algorithms(True)  # torch's own fresh memory is NaN then
-        found = op.linear_with_count(*given, op.drawing(log_alpha, LAW))
+        found = op.linear_with_count(*given, op.drawing(log_alpha, LAW, block=block))
         assert found is not None
         values = [found.drawn, found.count, *gradients(found.drawn, found.count, given)]
         torch.use_deterministic_algorithms(False)
@@ -131,17 +138,17 @@ def error_of_strips(sizes: tuple[int, int, int]) -> float:
     return worst
 
 
-@pytest.mark.parametrize("sizes", STRIPS)
+@pytest.mark.parametrize("strips", STRIPS)
 @pytest.mark.usefixtures("one_seed")
-def test_strips_of_any_size_are_those_of_the_reference(sizes: tuple[int, int, int]) -> None:
-    assert error_of_strips(sizes) < 5e-6
+def test_strips_of_any_size_are_those_of_the_reference(strips: tuple) -> None:
+    assert error_of_strips(*strips) < 5e-6
 
 
 @pytest.mark.parametrize("isa", ["generic", "avx2"])
 def test_every_instruction_set_gives_the_same(isa: str) -> None:
     code = (
         "import test_hard_concrete_linear as t; t.linear.draw_seed = lambda: t.SEED; "
-        "print(max(t.error_of_strips(sizes) for sizes in t.STRIPS))"
+        "print(max(t.error_of_strips(*strips) for strips in t.STRIPS))"
     )
     told = subprocess.run(
         [sys.executable, "-c", code],
@@ -153,15 +160,16 @@ def test_every_instruction_set_gives_the_same(isa: str) -> None:
     assert float(told.stdout) < 5e-6
 
 
+@pytest.mark.parametrize("block", [None, (16, 1), (8, 4), (70, 1)])
 @pytest.mark.usefixtures("one_seed")
-def test_threads_change_no_bit() -> None:
+def test_threads_change_no_bit(block: tuple[int, int] | None) -> None:
     found = []
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            given = inputs((70, 1100), None, torch.float32, leading=(29,))
-            drawn = op.linear_with_count(*given, op.drawing(given[3], LAW))
+            given = inputs((70, 1100), block, torch.float32, leading=(29,))
+            drawn = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block))
             assert drawn is not None
             found.append([drawn.drawn, drawn.count, *gradients(drawn.drawn, drawn.count, given)])
     finally:
@@ -199,10 +207,19 @@ def test_what_the_compiled_form_does_not_take_is_left_to_others() -> None:
     assert op.linear_with_count(x[:0], weight, bias, log_alpha, how) is None
     assert op.linear_with_count(x, weight, bias.double(), log_alpha, how) is None
     assert op.linear_with_count(x, weight, bias.repeat(2)[::2], log_alpha, how) is None
+    assert op.linear_with_count(x[..., :34], weight, bias, log_alpha, how) is None
+    assert op.linear_with_count(x, weight, bias[:6], log_alpha, how) is None
     assert op.linear_with_count(x, weight[:0], bias[:0], log_alpha[:0], how) is None
     assert op.linear_with_count(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16(), how) is None
     with torch.autocast("cpu", torch.bfloat16):
         assert op.linear_with_count(x, weight, bias, log_alpha, how) is None
+
+
+def test_gates_that_do_not_fit_the_weight_are_refused() -> None:
+    x, weight, bias, log_alpha = inputs((7, 35), None, torch.float32)
+    for block in ((7, 1), (3, 2)):
+        with pytest.raises(ValueError, match="gates"):
+            op.linear_with_count(x, weight, bias, log_alpha, op.drawing(log_alpha, LAW, block=block))
 
 
 @pytest.mark.parametrize("group", ["weight", "16x1", "8x4", "input"])

@@ -157,8 +157,7 @@ class HardConcreteGate(Gate):
         how = self._drawing[1]
         if how is None:
             return None
-        scales_input = log_alpha.dim() == 1 and input.numel() < weight.numel()
-        found = op.linear_with_count(input, weight, bias, log_alpha, how, scales_input=scales_input)
+        found = op.linear_with_count(input, weight, bias, log_alpha, how)
         return None if found is None else self._remember(found, log_alpha)
 
     def _put_together(self, weight: Tensor) -> Any:

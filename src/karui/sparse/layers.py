@@ -48,8 +48,8 @@ class SparseLayer(nn.Module):
 
     def states(self) -> list[tuple[str, Tensor, SparseWeight]]:
         """(parameter name, mean, sparse state) of each sparse weight."""
-        base: Any = self._modules["base"]
-        return [(name, getattr(base, name), state) for name, state in self.weights.items()]  # type: ignore[misc]
+        base, weights = self._modules["base"], self._modules["weights"]
+        return [(name, getattr(base, name), state) for name, state in weights.items()]  # type: ignore[union-attr, operator]
 
     def shared_gates(self) -> dict[str, Gate]:
         """Gates that several weights pass through, by name."""
@@ -135,7 +135,8 @@ class SparseLinear(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """As torch.nn.Linear."""
         base: Any = self._modules["base"]
-        state: Any = self.weights["weight"]
+        states: Any = self._modules["weights"]
+        state = states["weight"]
         mean, bias = base.weight, base.bias
         if self.training:
             return state.product(input, mean, bias)

@@ -13,27 +13,29 @@ from karui.sparse.hard_concrete import HardConcreteGate
 from karui.sparse.layers import SparseEmbedding, SparseLayer
 
 
-def sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLayer]]:
-    """(name, layer) of every sparse layer."""
-    return _sparse_layers(model, "", set())
+def sparse_layers(model: nn.Module) -> list[tuple[str, SparseLayer]]:
+    """(name, layer) of every sparse layer, in the order of `named_modules`."""
+    found: list[tuple[str, SparseLayer]] = []
+    _collect(model, "", set(), found)
+    return found
 
 
-def _sparse_layers(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, SparseLayer]]:
-    """As `named_modules` goes, at every step of a training: without a look at the gates inside a sparse layer."""
+def _collect(module: nn.Module, name: str, seen: set[int], found: list[tuple[str, SparseLayer]]) -> None:
+    """Every step of a training asks: without a look at the gates inside a sparse layer."""
     if id(module) in seen:
         return
     seen.add(id(module))
     parts: dict[str, nn.Module | None] = module._modules  # noqa: SLF001
     if isinstance(module, SparseLayer):
-        yield name, module
-        parts = {"base": module.base}
+        found.append((name, module))
+        parts = {"base": parts["base"]}
     for part, child in parts.items():
         if child is not None:
-            yield from _sparse_layers(child, f"{name}.{part}" if name else part, seen)
+            _collect(child, f"{name}.{part}" if name else part, seen, found)
 
 
 def _all_sparse(model: nn.Module) -> list[tuple[str, SparseLayer]]:
-    found = list(sparse_layers(model))
+    found = sparse_layers(model)
     if not found:
         raise ValueError("the model has no sparse layer: call sparsify first")
     return found

@@ -194,8 +194,8 @@ class SparseWeight(nn.Module):
     def expected_kept(self, weight: Tensor) -> Tensor:
         """Expected number of kept elements, differentiable: () in the dtype of the probabilities."""
         if len(self.places) == 1 and not self.shared and self.zero_row is None:
-            [(gate, division)] = self.own_gates()
-            count = gate.expected_elements(division)
+            gate: Any = self._modules[self.places[0]]
+            count = gate.expected_elements(gate.divisions[0])
             if count is not None:
                 return count
         return count_open(self.open_probabilities(weight), self.shape, zero_row=self.zero_row)

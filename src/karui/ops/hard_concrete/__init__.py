@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from karui.ops.choice import FULL_DTYPES, choose_implementation, is_traced
 from karui.ops.hard_concrete import reference
@@ -107,33 +107,38 @@ def linear_with_count(
     bias: Tensor | None,
     log_alpha: Tensor,
     how: "Drawing",
-    *,
-    scales_input: bool = False,
 ) -> Counted | None:
     """input (..., C) times a draw of the weight (R, C) plus bias (R,), and the count: one node of the graph for all.
 
-    how: as `drawing` gives it. scales_input: the gates, one a column (C,) in blocks of (R, 1), multiply the input
-    instead, where that is smaller than the weight. None where the compiled form does not run, a compiler looks on, or
-    an autocast asks for a product of 16 bits.
+    how: as `drawing` gives it; a gate a column (C,) is one a block of (R, 1). None where the compiled form does not
+    run, a compiler looks on, an autocast asks for a product of 16 bits, or input, weight and bias are none of a layer.
+    Raises ValueError where log_alpha has not one number a block.
     """
-    if (
-        not runs_compiled(log_alpha, weight)
-        or not (bias is None or _is_alike(bias, log_alpha))
-        or type(input) is not Tensor
-        or not input.is_cpu
-        or input.dtype != log_alpha.dtype
-        or not (input.numel() and weight.numel())
-        or torch.is_autocast_enabled("cpu")
-    ):
+    if not _is_of_one_layer(input, weight, bias, log_alpha) or torch.is_autocast_enabled("cpu"):
         return None
-    from karui.ops.hard_concrete import cpu, linear
+    from karui.ops.hard_concrete.linear import multiply
 
-    state = cpu.Pass()
-    if how.block is None:
-        found = linear.DrawnElements.apply(input, weight, bias, log_alpha, how, state)
-    else:
-        found = linear.DrawnLinear.apply(input, weight, bias, log_alpha, how, scales_input, state)
-    return Counted(*found, state)  # type: ignore[misc]
+    return Counted(*multiply(input, weight, bias, log_alpha, how))
+
+
+def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
+    """Whether the compiled product takes these: asked in every layer at every step."""
+    dtype = log_alpha.dtype
+    if dtype not in FULL_DTYPES or torch.compiler.is_compiling() or type(input) is not Tensor:
+        return False
+    for tensor in (log_alpha, weight) if bias is None else (log_alpha, weight, bias):
+        plain = type(tensor) in (nn.Parameter, Tensor)
+        if not (plain and tensor.is_cpu and tensor.dtype == dtype and tensor.is_contiguous()):
+            return False
+    return (
+        input.is_cpu
+        and input.dtype == dtype
+        and input.dim() > 0
+        and input.size(-1) == weight.size(1)
+        and (bias is None or bias.numel() == len(weight))
+        and input.numel() > 0
+        and len(weight) > 0
+    )
 
 
 def count_open(

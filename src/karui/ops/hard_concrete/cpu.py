@@ -83,18 +83,14 @@ def gradients(
     how: Drawing,
     *,
     scale: float,
-    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of log alpha and of the weight, by what `draw_into` gave (grad) and by its count (scale).
-
-    out: where that of the weight goes, `grad` itself if nobody else reads it; None: a new tensor.
-    """
+    """Gradients of log alpha and of the weight, by what `draw_into` gave (grad) and by its count (scale)."""
     of_log_alpha = torch.empty_like(log_alpha)
     if grad is None:
         return open_gradient_(of_log_alpha, log_alpha, how.law, how.sizes, scale), None
     of_weight = None
     if weight is not None:
-        of_weight = torch.empty_like(weight) if out is None else out
+        of_weight = torch.empty_like(weight)
         if how.block is not None:
             of_weight, grad = multiply_blocks(grad, weight, gate, how.block, out=of_weight)
             weight = None
