@@ -113,6 +113,8 @@ _SMALL_UNITS = {"lenet-300-100": (33, 30), "lenet-5": (9, 14, 10)}
 _WEIGHT_DECAY = {"lenet-300-100": 5e-4, "lenet-5": 1e-4}
 _CHOSEN_DATA = ImageData(valid_examples=1000)
 """With settings chosen on 5,000 images, the rows of one size learn from 59,000; the published runs from all 60,000."""
+_SETTLED = {"prune_until": 0.4, "settle_from": 0.5}
+"""Half a run with noise, half without: at 20 kB LeNet-300-100 errs by 3.0 % so, by 13.1 % with noise to the end."""
 DENSITIES = (0.10, 0.05, 0.02)
 SIZES_KB = (200, 50, 20)
 
@@ -147,7 +149,7 @@ def _lenets(network: str) -> list[ImageRecipe]:
     }
     kinds: dict[str, dict[str, Any]] = {
         "l0": {"sparse": structured},
-        "vd": {"sparse": {"method": "vd", "target_size": size}},
+        "vd": {"sparse": {"method": "vd", "target_size": size, **_SETTLED}},
         "magnitude": {"sparse": {"method": "magnitude", "target_size": size}},
         "dense": {},
         "small": {"units": _SMALL_UNITS[network]},
@@ -162,9 +164,11 @@ def _targets() -> list[ImageRecipe]:
     asked |= {f"{size}kb": {"target_size": f"{size}kB"} for size in SIZES_KB}
     return [
         _lenet(
-            "lenet-300-100", f"{method}-{name}", sparse={"method": method, "groups": ("weight",), **target}
+            "lenet-300-100",
+            f"{method}-{name}",
+            sparse={"method": method, "groups": ("weight",), **target, **schedule},
         )
-        for method in ("l0", "vd", "magnitude")
+        for method, schedule in (("l0", {}), ("vd", _SETTLED), ("magnitude", {}))
         for name, target in asked.items()
     ]
 
@@ -213,7 +217,7 @@ _NARROWS = [
         method="l0",
         drop_rate=0.1,
         gate_lr=5.0,
-        prune_until=0.4,
+        **_SETTLED,
         target_flops=20_000_000,  # of 25,003,264, of which gates reach 9 million
     ),
 ]

@@ -80,7 +80,8 @@ class Control:
     equation 1: the density falls by a cubic from 1 at the share `begin` of the run to the target at `end`), which is
     the path of the others too. measure: bytes or FLOPs of the model as it is deployed, for these targets; where that is
     a `FlopCount`, the Lagrangian holds the expected FLOPs, and embeddings, which cost none, are not pruned for it.
-    rate: of the multiplier, in nats a run.
+    rate: of the multiplier, in nats a run. settle: the share of the run from which "l0" and "vd" train on what is left
+    then, without gates and noise (`SparseLayer.settle`); 1: never. The masks of "magnitude" are at rest by themselves.
 
     Raises UserError where the model cannot come so low, saying what is reachable, ValueError on arguments out of range.
     """
@@ -96,15 +97,20 @@ class Control:
         begin: float = 0.0,
         end: float = 0.6,
         rate: float = 50.0,
+        settle: float = 1.0,
     ) -> None:
         if method not in ("l0", "vd", "magnitude"):
             raise ValueError(f"method must be l0, vd or magnitude, got {method!r}")
         if not 0 <= begin < end <= 1:
             raise ValueError(f"begin and end must be 0 <= begin < end <= 1, got {begin} and {end}")
+        if not end <= settle <= 1:
+            raise ValueError(f"settle must be in [end = {end}, 1], got {settle}")
         if measure is None and target.kind in MEASURED:
             raise ValueError(f"a target of {target.kind} needs measure=, a function of the model")
         self.model, self.target, self.measure = model, target, measure
         self.begin, self.end = begin, end
+        self.settle = settle if method != "magnitude" else 1.0
+        self.is_settled = False
         self.kl_share = KL_SHARE / num_examples if method == "vd" else 0.0
         self.term = None if method == "magnitude" else Lagrangian(rate=rate)
         self.flops = measure if isinstance(measure, FlopCount) and target.kind == "flops" else None
@@ -118,12 +124,23 @@ class Control:
 
     # In training.
 
+    def before_step(self, progress: float) -> None:
+        """Settle the model when it is time: before the loss of the step at `progress`, whose draws must stay."""
+        if self.settle < 1.0 and progress >= self.settle and not self.is_settled:
+            self.project()
+            for _, layer in sparse_layers(self.model):
+                layer.settle()
+            self.is_settled = True
+
     def constraint(self, progress: float) -> Tensor | None:
-        """Nats to add to the loss of the step at `progress` (share of the run, in [0, 1]); None for magnitude pruning.
+        """Nats to add to the loss of the step at `progress` (share of the run, in [0, 1]); None for magnitude pruning,
+        and once the model is settled.
 
         It must be called once a step, in order: the multiplier moves, or masks are drawn anew.
         """
         passed, self._progress = progress - self._progress, progress
+        if self.is_settled:
+            return None
         if self.term is not None:
             found = self.term.term(self._share(), self.path(progress), passed)
             ramp = min(progress / self.end, 1.0)
@@ -239,13 +256,16 @@ class Control:
 
     def state(self) -> dict[str, Tensor]:
         """What the next step needs besides the model, by name."""
-        numbers = [self._progress, self._renewed, float(self.keep)]
+        numbers = [self._progress, self._renewed, float(self.keep), float(self.is_settled)]
         found = {"numbers": torch.tensor(numbers, dtype=torch.float64)}
         return found if self.term is None else {**found, "multiplier": self.term.multiplier}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        self._progress, self._renewed, keep = state["numbers"].tolist()
+        """Take back what `state` returned; the model has its own state by then."""
+        self._progress, self._renewed, keep, is_settled = [*state["numbers"].tolist(), 0.0][:4]
         self.keep = int(keep)
+        self.is_settled = bool(is_settled)
+        for _, layer in sparse_layers(self.model) if self.is_settled else ():
+            layer.hold()
         if self.term is not None:
             self.term.multiplier = state["multiplier"]

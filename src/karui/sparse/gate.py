@@ -109,6 +109,10 @@ class Gate(Cut):
         """Boolean, True = kept: of all units, or of those that `rows` meet."""
         raise NotImplementedError
 
+    def settle(self, kept: Tensor) -> None:
+        """Put the scores of all but the `kept` units, boolean, far below theirs, so that none comes back."""
+        raise NotImplementedError
+
     def open_probability(self) -> Tensor:
         """Probability that a unit is kept, differentiable where the method learns it."""
         raise NotImplementedError

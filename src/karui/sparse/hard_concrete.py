@@ -225,6 +225,11 @@ class HardConcreteGate(Gate):
         own = torch.sigmoid(score) * (self.zeta - self.gamma) + self.gamma > 0.0
         return self.select(score, own, self.divisions[0], rows)
 
+    @torch.no_grad()
+    def settle(self, kept: Tensor) -> None:
+        """As the base class."""
+        self.log_alpha[~kept] = LOW
+
     def open_probability(self) -> Tensor:
         """P(z > 0) of a gate in training (equation 12)."""
         return torch.sigmoid(self.log_alpha - self.beta * math.log(-self.gamma / self.zeta))

@@ -36,6 +36,7 @@ class SparseLayer(nn.Module):
     lends: tuple[tuple[Gate, Drawn], ...] = ()
     borrows: tuple[tuple[Gate, Drawn], ...] = ()
     partners: tuple["SparseLayer", ...] = ()
+    is_settled = False
 
     def __init__(
         self, base: nn.Module, weights: Mapping[str, SparseWeight], gates: Mapping[str, Gate] | None = None
@@ -85,6 +86,36 @@ class SparseLayer(nn.Module):
         for gate in self.shared_gates().values():
             gate.renew(*self.shared_means(gate))
 
+    @property
+    def draws(self) -> bool:
+        """Whether a forward draws weights: in training, until the layer is settled."""
+        return self.training and not self.is_settled
+
+    def settle(self) -> None:
+        """Fix what is pruned now: gates and noise are out, training goes on with the weights that are left.
+
+        Gates get no gradients from then on, and no later projection to as many weights takes others.
+        """
+        self.hold()
+        layers = (self, *self.partners)
+        kept = [(state, state.keep_mask(mean)) for layer in layers for _, mean, state in layer.states()]
+        for gate in self.shared_gates().values():
+            alive = [d.sum(mask.float()) for state, mask in kept for g, d in state.gates() if g is gate]
+            gate.settle(torch.stack(alive).sum(0) > 0)
+        for state, mask in kept[: len(self.weights)]:
+            state.settle(mask)
+
+    def hold(self) -> None:
+        """The part of `settle` that is not in the state dict."""
+        for _, mean, state in self.states():
+            state.hold(mean)
+        self.is_settled = True
+
+    def fixed(self, mean: Tensor, state: SparseWeight, rows: Tensor | None = None) -> Tensor:
+        """A weight without draws: the settled one in training, else the deployed one."""
+        is_settled = self.training and self.is_settled
+        return state.settled(mean, rows) if is_settled else state.deployed(mean, rows)
+
     def penalties(self) -> list[Tensor]:
         """What the method adds to the loss, a part a weight, then a part a shared gate."""
         parts = [state.penalty(mean) for _, mean, state in self.states()]
@@ -95,8 +126,8 @@ class SparseLayer(nn.Module):
 
     def current(self) -> dict[str, Tensor]:
         """All sparse weights as the next forward uses them: a draw in training, else the deployed values."""
-        if not self.training:
-            return {name: state.deployed(mean) for name, mean, state in self.states()}
+        if not self.draws:
+            return {name: self.fixed(mean, state) for name, mean, state in self.states()}
         drawn = self.drawn()
         return {name: state.sample(mean, shared=drawn) for name, mean, state in self.states()}
 
@@ -138,9 +169,9 @@ class SparseLinear(SparseLayer):
         states: Any = self._modules["weights"]
         state = states["weight"]
         mean, bias = base.weight, base.bias
-        if self.training:
+        if self.draws:
             return state.product(input, mean, bias)
-        return F.linear(input, state.deployed(mean), bias)
+        return F.linear(input, self.fixed(mean, state), bias)
 
 
 class SparseConv(SparseLayer):
@@ -153,7 +184,7 @@ class SparseConv(SparseLayer):
         def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return base._conv_forward(x, weight, bias)  # type: ignore[operator]  # noqa: SLF001
 
-        if self.training and input.dim() == mean.dim():
+        if self.draws and input.dim() == mean.dim():
             return state.convolution(convolve, input, mean, base.bias)  # type: ignore[arg-type]
         return convolve(input, self.current()["weight"], base.bias)  # type: ignore[arg-type]
 
@@ -165,7 +196,10 @@ class SparseEmbedding(SparseLayer):
         """ids of any shape (...) to (..., embedding_dim)."""
         [(_, mean, state)] = self.states()
         rows, inverse = _distinct(input, len(mean))
-        table = state.sample(mean, rows, shared=self.drawn()) if self.training else state.deployed(mean, rows)
+        if self.draws:
+            table = state.sample(mean, rows, shared=self.drawn())
+        else:
+            table = self.fixed(mean, state, rows)
         if self.base.padding_idx is not None:
             table = table * rows.ne(self.base.padding_idx)[:, None]  # type: ignore[arg-type]
         return F.embedding(inverse, table)
@@ -225,16 +259,16 @@ class SparseFactorised(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(..., in_features) to (..., out_features)."""
         base: Any = self.base
-        drawn = self.drawn() if self.training else {}
+        drawn = self.drawn() if self.draws else {}
         states = dict(self.weights.items())
         for name, bias in (("weight_in", None), ("weight_out", base.bias)):
             mean, state = getattr(base, name), states.get(name)
             if not isinstance(state, SparseWeight):
                 input = F.linear(input, mean, bias)  # noqa: A001
-            elif self.training:
+            elif self.draws:
                 input = state.product(input, mean, bias, shared=drawn)  # noqa: A001
             else:
-                input = F.linear(input, state.deployed(mean), bias)  # noqa: A001
+                input = F.linear(input, self.fixed(mean, state), bias)  # noqa: A001
         return input
 
     def plain(self) -> nn.Module:

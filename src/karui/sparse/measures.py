@@ -134,14 +134,14 @@ def harden(model: nn.Module) -> nn.Module:
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
     """Within, sparse layers draw their weights as in training; everything else keeps its mode."""
-    layers = [(layer, layer.training) for _, layer in _all_sparse(model)]
+    layers = [(layer, layer.training, layer.is_settled) for _, layer in _all_sparse(model)]
     try:
-        for layer, _ in layers:
-            layer.training = True
+        for layer, _, _ in layers:
+            layer.training, layer.is_settled = True, False
         yield
     finally:
-        for layer, was in layers:
-            layer.training = was
+        for layer, was_training, was_settled in layers:
+            layer.training, layer.is_settled = was_training, was_settled
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from karui.sparse.remembered import Remembered, versions
 from karui.sparse.weight import Convolve, Ranked, SharedGate, SparseWeight
 
 SMOOTHNESS = 2.0  # slope of the smooth count of kept weights at the threshold
+FAR = 20.0  # in log alpha: no weight that is kept comes to so little
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ class VariationalGate(Gate):
         score = self.divisions[0].take(self.score(), rows)
         return self.select(score, score > -self.threshold, self.divisions[0], rows)
 
+    @torch.no_grad()
+    def settle(self, kept: Tensor) -> None:
+        """As the base class."""
+        self.log_sigma2[~kept] += FAR
+
     def open_probability(self) -> Tensor:
         """Smooth stand-in for the count: sigmoid(2 (threshold - log alpha))."""
         return torch.sigmoid(SMOOTHNESS * (self.threshold + self.score()))
@@ -134,6 +140,13 @@ class VariationalWeight(SparseWeight):
     def cuts(self) -> list[tuple[Cut, Division]]:
         """That of the elements, then those of the gates."""
         return [(self.element, self.elements), *super().cuts()]
+
+    @torch.no_grad()
+    def settle(self, kept: Tensor) -> None:
+        """As the base class; the weights that are kept may come nearer to zero, and stay kept."""
+        super().settle(kept)
+        self.log_sigma2[~kept] += FAR
+        self.element.set_cut(self.element.cutoff - FAR / 2)
 
     def open_probabilities(self, weight: Tensor) -> list[tuple[Tensor, Division]]:
         """Smooth count of the elements, and those of the gates."""

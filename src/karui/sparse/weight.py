@@ -77,6 +77,8 @@ class SparseWeight(nn.Module):
     (`padding_idx`): never kept, never counted as expected.
     """
 
+    factor: Tensor | None
+
     def __init__(
         self,
         shape: torch.Size | tuple[int, ...],
@@ -91,6 +93,7 @@ class SparseWeight(nn.Module):
         for place, gate in gates.items():
             self.add_module(place, gate)
         self.shared = shared  # in a tuple: the layer registers them, once
+        self.register_buffer("factor", None, persistent=False)  # what `hold` took from all gates
 
     # Which gates there are.
 
@@ -177,6 +180,20 @@ class SparseWeight(nn.Module):
         output = output * rows.to(output.dtype)
         return output if bias is None else output + bias
 
+    def settle(self, kept: Tensor) -> None:
+        """Keep all but the `kept` elements, boolean, from ever coming back: units without any sink (`Gate.settle`)."""
+        for gate, division in self.own_gates():
+            gate.settle(division.sum(kept.float()) > 0)
+
+    def hold(self, weight: Tensor) -> None:
+        """Fix what is pruned, and the factors of the rest, as they are now, for `settled`."""
+        self.factor = self.deployed(weight, of=torch.ones_like(weight)).detach()
+
+    def settled(self, weight: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The weight of a training step after `hold`, or its given rows: no gate is drawn, none learns."""
+        assert self.factor is not None
+        return weight * self.factor if rows is None else weight[rows] * self.factor[rows]
+
     def convolution(
         self,
         convolve: Convolve,
@@ -220,9 +237,10 @@ class SparseWeight(nn.Module):
         length = self.shape[0] if rows is None else len(rows)
         return torch.ones((length, *self.shape[1:]), dtype=torch.bool, device=weight.device)
 
-    def deployed(self, weight: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The weight at test time, factors folded in, exactly zero where pruned."""
-        value = weight if rows is None else weight[rows]
+    def deployed(self, weight: Tensor, rows: Tensor | None = None, *, of: Tensor | None = None) -> Tensor:
+        """The weight at test time, factors folded in, exactly zero where pruned; or `of` in place of the weight."""
+        value = weight if of is None else of
+        value = value if rows is None else value[rows]
         for gate, division in self.own_gates():
             value = value * division.spread(gate.deployed(rows)).to(value.dtype)
         for gate, division, scales in self.shared:

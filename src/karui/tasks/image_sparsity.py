@@ -84,9 +84,15 @@ class LayerControls:
                 num_examples=num_examples,
                 begin=settings.prune_from,
                 end=settings.prune_until,
+                settle=settings.settle_from,
             )
             for (name, layer), density in zip(sparse_layers(model), settings.layer_densities, strict=True)
         }
+
+    def before_step(self, progress: float) -> None:
+        """Settle the layers when it is time."""
+        for part in self.parts.values():
+            part.before_step(progress)
 
     def constraint(self, progress: float) -> Tensor | None:
         """Sum of what the layers add to the loss."""

@@ -205,6 +205,10 @@ class SparseSettings:
     prune_until: float = 0.6
     """Share of the run at which it is there."""
 
+    settle_from: float = 1.0
+    """l0, vd with a target: share of the run from which what is pruned stays so, gates and noise are out, and the rest
+    trains on; 1: never."""
+
     def __post_init__(self) -> None:
         targets = {name: getattr(self, f"target_{name}") for name in KINDS}
         given = [name for name, value in targets.items() if value is not None]
@@ -229,6 +233,11 @@ class SparseSettings:
         ends = (self.prune_from, self.prune_until)
         _check(
             "prune_until", self.prune_until, "above prune_from, both in [0, 1]", 0 <= ends[0] < ends[1] <= 1
+        )
+        settles = self.prune_until <= self.settle_from <= 1
+        _check("settle_from", self.settle_from, "in [prune_until, 1]", settles)
+        _check(
+            "settle_from", self.settle_from, "1 without a target", self.has_target or self.settle_from == 1
         )
 
     @property

@@ -90,12 +90,18 @@ class SparseTask:
                 num_examples=self.num_examples,
                 begin=settings.prune_from,
                 end=settings.prune_until,
+                settle=settings.settle_from,
             )
 
     def penalty(self) -> Tensor | None:
         """What the method adds to the loss (nats, summed); None without one, and where a target decides instead."""
         is_free = self.sparse.method in ("vd", "l0") and self.sparse.target is None
         return penalty(self.model) if is_free else None
+
+    def before_step(self, progress: float) -> None:
+        """See `karui.train.protocol.Constrained`."""
+        if self.control is not None:
+            self.control.before_step(progress)
 
     def constraint(self, progress: float) -> Tensor | None:
         """See `karui.train.protocol.Constrained`. Lowers the temperature of gates, too, where that is asked for."""

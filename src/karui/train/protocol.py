@@ -73,6 +73,10 @@ class CarriesState(Protocol):
 class Constrained(Protocol):
     """A task whose model must come to something: a density, a size. What it carries is part of `CarriesState`."""
 
+    def before_step(self, progress: float) -> None:
+        """Make the model ready for the step at `progress`, its share of the run in [0, 1): called before `loss`."""
+        ...
+
     def constraint(self, progress: float) -> Tensor | None:
         """Return what the step at `progress`, its share of the run in [0, 1), adds to the loss, unscaled, or None.
 

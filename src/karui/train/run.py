@@ -104,6 +104,8 @@ class Run:
         for group, base_lr in zip(self.trained.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * factor
         batch = fabric.to_device(task.batch(state.epoch, step))
+        if self.constrained is not None:
+            self._before_step(step)
         with fabric.autocast():
             data_loss = task.loss(batch)
             penalty = task.penalty() if self.has_penalty else None
@@ -131,6 +133,15 @@ class Run:
         if average is not None and state.global_step >= settings.average_from * self.schedule.total_steps:
             average.update()
         return self.base_lrs[0] * factor
+
+    def _before_step(self, step: int) -> None:
+        assert self.constrained is not None
+        try:
+            self.constrained.before_step(self.state.global_step / self.schedule.total_steps)
+        except ValueError:  # as in `_constraint`
+            self._read_pending()
+            self._stop_unless_finite(step)
+            raise
 
     def _constraint(self, step: int, data_loss: Tensor) -> Tensor | None:
         """What the task's constraint adds to the loss of this step."""
