@@ -97,6 +97,30 @@ def test_settled_layers_train_what_is_delivered(method: str, name: str, groups: 
     assert (model(x) - delivered).abs().max() <= 1e-6 * (1.0 + delivered.abs().max())
 
 
+def test_without_a_projection_the_methods_own_rule_settles() -> None:
+    model, x = make("vd", "linear", ("weight",))
+    for _, layer in sparse_layers(model):
+        with torch.no_grad():
+            layer.weights["weight"].log_sigma2.add_(5.0)  # about a third is noise
+    before = keep_mask(model)
+    assert 0 < sum(int(mask.sum()) for mask in before.values()) < sum(m.numel() for m in before.values())
+    settle(model)
+    with torch.no_grad():
+        for _, layer in sparse_layers(model):
+            layer.base.weight.mul_(0.1)
+    assert all(torch.equal(mask, before[key]) for key, mask in keep_mask(model).items())
+    assert torch.allclose(model(x), harden(model)(x))
+
+
+def test_masks_of_magnitude_stay_until_they_are_drawn_anew() -> None:
+    model, x = make("magnitude", "linear", ("weight",))
+    project(model, keep=40)
+    before = keep_mask(model)
+    settle(model)
+    assert all(torch.equal(mask, before[key]) for key, mask in keep_mask(model).items())
+    assert torch.allclose(model(x), harden(model)(x))
+
+
 @pytest.mark.parametrize("method", ["l0", "vd"])
 def test_a_settled_model_still_has_its_noise_to_tell_what_it_is_unsure_of(method: str) -> None:
     model, x = make(method, "linear", ("weight",))

@@ -97,6 +97,9 @@ class MagnitudeGate(Gate):
         score = self.score(*weights)
         self.kept.copy_(self.select(score, torch.ones_like(self.kept), self.divisions[0]))
 
+    def settle(self, kept: Tensor) -> None:
+        """Nothing: a mask is at rest until the next `renew`, which ranks all weights again."""
+
     def sample(self, rows: Tensor | None = None, *, shape: tuple[int, ...] = ()) -> Tensor:
         """The mask as numbers; there is nothing random in it."""
         return self.deployed(rows).expand(*shape, *self.divisions[0].take(self.kept, rows).shape)

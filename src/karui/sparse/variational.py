@@ -5,6 +5,7 @@ Lobacheva, Chirkova, Vetrov, AAAI 2020. log alpha = log(sigma^2 / mu^2); a weigh
 threshold is noise and is set to zero at test time.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -146,7 +147,8 @@ class VariationalWeight(SparseWeight):
         """As the base class; the weights that are kept may come nearer to zero, and stay kept."""
         super().settle(kept)
         self.log_sigma2[~kept] += FAR
-        self.element.set_cut(self.element.cutoff - FAR / 2)
+        cutoff = self.element.cutoff
+        self.element.set_cut((-self.threshold if math.isnan(cutoff) else cutoff) - FAR / 2)
 
     def open_probabilities(self, weight: Tensor) -> list[tuple[Tensor, Division]]:
         """Smooth count of the elements, and those of the gates."""
