@@ -47,23 +47,30 @@ static void pack_panels(const R* from, int64_t rows, int64_t columns, R* to) {
             copy_into_panel(from + r * columns + i * width, std::min(width, columns - i * width), to + (i * rows + r) * width);
 }
 
-// C (rows, columns <= panel) of `stride` += A B, A in panels of `rows` rows from `a` on; before each tile, `meanwhile` of
-// its number and of the number of tiles.
+// C (rows, columns <= panel) of `stride` += A B over `terms`, A in panels of `rows` rows from `a` on; before each tile,
+// `meanwhile` of its number and of the number of tiles.
 template <typename R, typename Meanwhile>
-static void add_product(const Terms& terms, const R* a, int64_t rows, const R* b, R* c, int64_t columns, int64_t stride,
+static void add_product(int64_t terms, const R* a, int64_t rows, const R* b, R* c, int64_t columns, int64_t stride,
                         Meanwhile meanwhile) {
     constexpr int64_t width = panel<R>;
+    const Terms whole{terms / width, width, rows * width}, rest{1, terms % width, 0};
     const Cut tiles = Cut::into_tiles(rows);
     for (int64_t tile = 0; tile < tiles.count; ++tile) {
         meanwhile(tile, tiles.count);
         const int64_t first = tiles.begin(tile), size = tiles.size(tile);
+        const auto multiply = [&](R* to, int64_t to_stride, bool add) {
+            const auto product = along_columns<R>(size, columns);
+            const R* from = a + first * width;
+            product(whole, from, b, to, to_stride, add);
+            if (rest.inner) product(rest, from + whole.panels * rows * width, b + whole.panels * width * width, to, to_stride, true);
+        };
         R* const to = c + first * stride;
         if (columns == width) {
-            along_columns<R>(size)(terms, a + first * width, b, to, stride, true);
+            multiply(to, stride, true);
             continue;
         }
         R local[tile_rows * width];
-        along_columns<R>(size, columns)(terms, a + first * width, b, local, width, false);
+        multiply(local, width, false);
         for (int64_t r = 0; r < size; ++r)
             for (int64_t j = 0; j < columns; ++j) to[r * stride + j] += local[r * width + j];
     }
@@ -143,18 +150,18 @@ static double forward(const DrawnLinearSizes& sizes, uint64_t seed, const HardCo
             begin_with_bias(s, a.bias, a.output, r0, rows);
             double sum = 0.0;
             for (int64_t k = 0; k < strips.count; ++k) {
-                const int64_t first = strips.begin(k), c0 = first * width, padded = strips.size(k) * width;
-                const int64_t columns = std::min(padded, s.C - c0);
+                const int64_t first = strips.begin(k), c0 = first * width;
+                const int64_t columns = std::min(strips.size(k) * width, s.C - c0);
                 for (int64_t r = 0; r < rows; ++r) {
                     const int64_t at = (r0 + r) * s.C + c0;
                     R* const to = drawn + r * columns;
                     if (by_element) sum += draw_gates<R>(law, seed, at, columns, {a.log_alpha + at, a.weight + at, a.gate + at, to});
                     else multiply(a.weight + at, gates.at(r0 + r, c0, columns), to, columns);
                 }
-                pack_transposed(drawn, rows, columns, padded, turned);
+                pack_transposed(drawn, rows, columns, columns, turned);
                 const bool is_last = k + 1 == strips.count;
                 const int64_t next_row = is_last ? r0 + width : r0, next = is_last ? 0 : k + 1;
-                add_product<R>({strips.size(k), width, s.N * width}, input.get() + first * s.N * width, s.N, turned,
+                add_product<R>(columns, input.get() + first * s.N * width, s.N, turned,
                                a.output + r0, rows, s.R, [&](int64_t tile, int64_t tiles) {
                                    const int64_t last = std::min(next_row + width * (tile + 1) / tiles, s.R);
                                    for (int64_t r = next_row + width * tile / tiles; r < last; ++r)
@@ -283,12 +290,12 @@ static void backward_of_input(const DrawnLinearSizes& s, const DrawnLinearBackwa
             const int64_t c0 = i * width, columns = std::min(width, s.C - c0);
             for (int64_t n = 0; n < s.N; ++n) std::fill(a.grad_input + n * s.C + c0, a.grad_input + n * s.C + c0 + columns, R(0));
             for (int64_t k = 0; k < strips.count; ++k) {
-                const int64_t first = strips.begin(k), r0 = first * width, padded = strips.size(k) * width;
-                const int64_t rows = std::min(padded, s.R - r0);
-                std::fill(drawn.get(), drawn.get() + padded * width, R(0));
+                const int64_t first = strips.begin(k), r0 = first * width;
+                const int64_t rows = std::min(strips.size(k) * width, s.R - r0);
+                if (columns < width) std::fill(drawn.get(), drawn.get() + rows * width, R(0));
                 for (int64_t r = 0; r < rows; ++r)
                     multiply(a.weight + (r0 + r) * s.C + c0, gates.at(r0 + r, c0, columns), drawn.get() + r * width, columns);
-                add_product<R>({strips.size(k), width, s.N * width}, grad.get() + first * s.N * width, s.N, drawn.get(),
+                add_product<R>(rows, grad.get() + first * s.N * width, s.N, drawn.get(),
                                a.grad_input + c0, columns, s.C, [](int64_t, int64_t) {});
             }
         }
