@@ -169,7 +169,7 @@ class SparseLinear(SparseLayer):
         states: Any = self._modules["weights"]
         state = states["weight"]
         mean, bias = base.weight, base.bias
-        if self.draws:
+        if self.training and not self.is_settled:
             return state.product(input, mean, bias)
         return F.linear(input, self.fixed(mean, state), bias)
 

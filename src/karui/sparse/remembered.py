@@ -22,13 +22,14 @@ class Remembered(NamedTuple):
 
     def fits(self, about: Any, *parameters: Tensor) -> bool:
         """Whether this is the value now, with a graph that a backward pass can still go through."""
-        wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-        return (
-            self.state.is_open
-            and self.value.requires_grad == wanted
-            and self.about == about
-            and self.versions == versions(*parameters)
-        )
+        if not self.state.is_open or self.about != about:
+            return False
+        wanted = False
+        for parameter, version in zip(parameters, self.versions, strict=True):
+            if parameter._version != version:  # noqa: SLF001
+                return False
+            wanted = wanted or parameter.requires_grad
+        return self.value.requires_grad == (wanted and torch.is_grad_enabled())
 
     def __deepcopy__(self, memo: Any) -> None:  # a copied module has drawn nothing
         return None

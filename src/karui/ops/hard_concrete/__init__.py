@@ -116,9 +116,11 @@ def linear_with_count(
     """
     if not _is_of_one_layer(input, weight, bias, log_alpha) or torch.is_autocast_enabled("cpu"):
         return None
-    from karui.ops.hard_concrete.linear import multiply
+    from karui.ops.hard_concrete.linear import DrawnLinear, Pass
 
-    return Counted(*multiply(input, weight, bias, log_alpha, how))
+    state = Pass()
+    drawn, count = DrawnLinear.apply(input, weight, bias, log_alpha, how, state)  # type: ignore[misc]
+    return Counted(drawn, count, state)
 
 
 def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002

@@ -22,10 +22,7 @@ class Sizes(NamedTuple):
 class Pass:
     """Whether the backward pass of a draw is still to come: after it, the count of that draw cannot be used again."""
 
-    __slots__ = ("is_open",)
-
-    def __init__(self) -> None:
-        self.is_open = True
+    is_open = True
 
 
 def kind(tensor: Tensor) -> tuple[int, int, bool]:

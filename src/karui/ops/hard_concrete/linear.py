@@ -13,6 +13,7 @@ from torch import Tensor
 from karui import _native
 from karui.ops.eager import addresses
 from karui.ops.hard_concrete import cpu
+from karui.ops.hard_concrete.cpu import Pass
 from karui.ops.noise import draw_seed
 
 
@@ -27,20 +28,24 @@ class DrawnLinear(torch.autograd.Function):
         bias: Tensor | None,
         log_alpha: Tensor,
         how: cpu.Drawing,
-        state: cpu.Pass,
+        state: Pass,
     ) -> tuple[Tensor, Tensor]:
         """Draw and multiply."""
         input = input.contiguous()  # noqa: A001
         R, C = weight.shape
         sizes = (input.numel() // C, C, R, *(how.block or (1, 1)), log_alpha.numel())
         gate, output = torch.empty_like(log_alpha), input.new_empty((*input.shape[:-1], R))
-        _, threads, is_double = cpu.kind(log_alpha)
+        threads, is_double = torch.get_num_threads(), log_alpha.dtype == torch.float64
         arrays = addresses(input, weight, bias, log_alpha, gate, output)
         count = _native.drawn_linear_forward(threads, is_double, sizes, draw_seed(), how.numbers, arrays)
+        if how.sizes.by_unit is None:
+            count *= how.sizes.each
+        else:
+            count = cpu.expected(count, log_alpha, how)
         ctx.save_for_backward(input, weight, log_alpha, gate)
         ctx.about = how, state, sizes, bias is not None
         ctx.set_materialize_grads(False)
-        return output, torch.scalar_tensor(cpu.expected(count, log_alpha, how), dtype=log_alpha.dtype)
+        return output, torch.scalar_tensor(count, dtype=log_alpha.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_count: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -58,7 +63,7 @@ class DrawnLinear(torch.autograd.Function):
         of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
         of_weight, of_bias = torch.empty_like(weight), grad.new_empty(sizes[2]) if has_bias else None
         by_unit = how.sizes.by_unit is not None and scale != 0.0
-        _, threads, is_double = cpu.kind(log_alpha)
+        threads, is_double = torch.get_num_threads(), log_alpha.dtype == torch.float64
         arrays = addresses(grad, input, weight, gate, log_alpha, of_input, of_weight, of_log_alpha, of_bias)
         each = 0.0 if by_unit else scale * how.sizes.each
         _native.drawn_linear_backward(threads, is_double, sizes, how.numbers, each, arrays)
@@ -66,16 +71,3 @@ class DrawnLinear(torch.autograd.Function):
             of_units = torch.empty_like(log_alpha)
             of_log_alpha += cpu.open_gradient_(of_units, log_alpha, how.law, how.sizes, scale)
         return of_input, of_weight, of_bias, of_log_alpha, None, None
-
-
-def multiply(
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    bias: Tensor | None,
-    log_alpha: Tensor,
-    how: cpu.Drawing,
-) -> tuple[Tensor, Tensor, cpu.Pass]:
-    """Output, count and state of `karui.ops.hard_concrete.linear_with_count`, which checks what is given."""
-    state = cpu.Pass()
-    output, count = DrawnLinear.apply(input, weight, bias, log_alpha, how, state)  # type: ignore[misc]
-    return output, count, state
