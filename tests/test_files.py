@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from karui.errors import UserError
-from karui.files import atomic_write, os_reason, replacing
+from karui.files import alone_in, atomic_write, os_reason, replacing
 
 
 def test_text_and_bytes_are_written_untouched(tmp_path: Path) -> None:
@@ -108,3 +108,29 @@ def test_a_full_disk_keeps_the_old_content(tmp_path: Path, mount: str, reason: s
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip(f"this machine lets nobody mount a tmpfs: {done.stderr.strip()}")
     assert done.stdout.splitlines() == [f"cannot write {tmp_path / 'disk' / 'x'}: {reason}", "b'old' ['x']"]
+
+
+def test_a_folder_is_left_to_the_process_that_is_at_work_in_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from karui.files import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with (
+            pytest.raises(UserError, match=f"another process is at work in {tmp_path}: wait"),
+            alone_in(tmp_path),
+        ):
+            pass
+        other.kill()
+        other.wait()
+        with alone_in(tmp_path):
+            pass
+        assert not list(tmp_path.iterdir())
+    finally:
+        other.kill()
+        other.communicate()

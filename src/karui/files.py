@@ -89,3 +89,30 @@ def _names_another_file(error: Exception, written: Path) -> bool:
     """Tell whether the body of `with replacing(...)` failed on a file that is not the one being written."""
     name = getattr(error, "filename", None)
     return name is not None and os.fspath(name) != os.fspath(written)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder, inside the block or until this process ends.
+
+    Where the system or the file system has no such locks, nothing is kept out. Raises UserError where another
+    process is in there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is at work in {folder}: wait for it to end, or choose another folder"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(opened)

@@ -3,13 +3,14 @@
 loss(t) = data loss + penalty_weight(t) * penalty / num_examples
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from karui.errors import UserError
-from karui.files import os_reason
+from karui.files import alone_in, os_reason
 from karui.train.device import make_fabric, repeatable
 from karui.train.metrics import MetricsLog
 from karui.train.progress import Progress
@@ -65,16 +66,18 @@ def fit(
 
     Raises:
         UserError: the loss became NaN or infinite; the folder cannot be written; it holds a run already
-            (without `resume`); its checkpoint is damaged or of another recipe; the device or the precision is
-            missing.
+            (without `resume`), or another process is at work in it; its checkpoint is damaged or of another
+            recipe; the device or the precision is missing.
     """
     fabric = make_fabric(settings)
     folder = CheckpointFolder(Path(run_dir), {"train": asdict(settings)} if recipe is None else recipe)
     if folder.exists() and not resume:
         raise UserError(f"{run_dir} already holds a run; add --resume, or choose another folder")
     try:
-        folder.tidy()
-        with repeatable(settings, fabric.device):
+        folder.folder.mkdir(parents=True, exist_ok=True)
+        alone = alone_in(Path(run_dir)) if fabric.is_global_zero else contextlib.nullcontext()
+        with alone, repeatable(settings, fabric.device):
+            folder.tidy()
             run = Run(task, settings, fabric, folder)
             notes = run.restore() if resume and folder.exists() else []
             was_finished = run.state.finished
