@@ -1,10 +1,12 @@
 import json
 import platform
 import re
+import subprocess
 
 import pytest
 
 from karui.errors import UserError
+from karui.report import records
 from karui.report.records import check_record, commit, data_title, hardware, read_records, write_record
 
 METRICS = {"test_accuracy": 0.88, "artifact_bytes": 13_400}
@@ -31,6 +33,21 @@ def test_a_record_says_what_its_numbers_depend_on(tmp_path):
 def test_hardware_is_generic():
     assert re.fullmatch(r".+, \d+ cores", hardware())
     assert platform.node() not in hardware()
+
+
+def test_records_and_pages_are_no_change_of_the_source(tmp_path, monkeypatch):
+    for name in ("src/records.py", "results/a.json", "docs/a.md", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("first")
+    own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*own, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "src/records.py"))
+    for name in ("results/a.json", "docs/a.md", "README.md"):
+        (tmp_path / name).write_text("second")
+    assert re.fullmatch(r"[0-9a-f]{12}", commit())
+    (tmp_path / "src/records.py").write_text("second")
+    assert re.fullmatch(r"[0-9a-f]{12}\+", commit())
 
 
 def test_no_repository_is_no_commit(monkeypatch):

@@ -82,12 +82,16 @@ def surroundings() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the short commit of the source this code runs from, "+" behind it where files differ, or "unknown"."""
+    """Return the short commit of the source this code runs from, "+" behind it where files differ, or "unknown".
+
+    Records and the pages made of them may differ: the rows of a table are written one after the other.
+    """
     folder = Path(__file__).resolve().parent
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return "unknown"  # an installed copy, perhaps inside somebody else's repository
     head = _git(folder, "rev-parse", "--short=12", "HEAD")
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    made = [f":(top,exclude){name}" for name in ("results", "docs", "README.md")]
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":(top)", *made)
     return f"{head}{'+' if changed else ''}" if head else "unknown"
 
 
