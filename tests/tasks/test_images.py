@@ -252,6 +252,34 @@ def test_a_stopped_run_goes_on_with_its_multipliers(tmp_path, monkeypatch):
     assert any(float(value) for name, value in task.training_state().items() if name.endswith("multiplier"))
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_stopped_run_of_convolutions_goes_on_to_the_bit(tmp_path, monkeypatch, optimizer):
+    place_mnist(monkeypatch, tmp_path, train=100)
+    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+    settings = TrainSettings(
+        max_epochs=2, lr=1e-2, threads=1, checkpoint_every_s=0.0, optimizer=optimizer, **momentum
+    )
+    network = ImageModel(network="lenet-5")
+
+    class StoppedError(Exception):
+        pass
+
+    class Stopping(ImageTask):
+        def batch(self, epoch, step):
+            if (epoch, step) == (1, 2):
+                raise StoppedError
+            return super().batch(epoch, step)
+
+    whole = fit(
+        ImageTask(MNIST, network, seed=0), settings, tmp_path / "whole", quiet=True, tensorboard=False
+    )
+    with pytest.raises(StoppedError):
+        fit(Stopping(MNIST, network, seed=0), settings, tmp_path / "cut", quiet=True, tensorboard=False)
+    task = ImageTask(MNIST, network, seed=0)
+    resumed = fit(task, settings, tmp_path / "cut", resume=True, quiet=True, tensorboard=False)
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+
+
 def test_digits_are_learned(tmp_path, monkeypatch):
     place_mnist(monkeypatch, tmp_path, train=200, test=40)
     task = ImageTask(replace(MNIST, valid_examples=40), TINY, seed=0)

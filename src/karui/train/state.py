@@ -127,6 +127,7 @@ class CheckpointFolder:
         checkpoint.check_matches(model, trained.model.state_dict(), self.last)
         trained.model.load_state_dict(model)
         trained.optimizer.load_state_dict(optimizer)
+        _lay_out_like_weights(trained.optimizer)
         if trained.average is not None:
             sums = checkpoint.below_prefix("average", tensors)
             checkpoint.check_matches(sums, trained.average.sums, self.last)
@@ -154,3 +155,18 @@ class CheckpointFolder:
             self._next_best.replace(self.best)
         else:
             self._next_best.unlink()
+
+
+def _lay_out_like_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give what was loaded the strides of its weight: a fused step takes both as they lie in memory.
+
+    A file holds numbers row by row, a convolution's weight may lie in the order of channels last.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if (
+                isinstance(value, torch.Tensor)
+                and value.shape == weight.shape
+                and value.stride() != weight.stride()
+            ):
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
