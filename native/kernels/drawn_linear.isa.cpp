@@ -2,7 +2,6 @@
 // tile of them (gradients of weight and gates): what is drawn or multiplied for a strip stays in the second cache.
 #include "kernels/drawn_linear.hpp"
 
-#include <memory>
 #include <vector>
 
 #include "kernels/gemm.hpp"
@@ -13,22 +12,8 @@ namespace KARUI_ISA {
 
 constexpr int64_t panels_at_once = 16;
 
-template <typename R>
-static inline int64_t panels_of(int64_t columns) {
-    return (columns + panel<R> - 1) / panel<R>;
-}
-
 // Even runs of panels, at most panels_at_once each.
 static inline Cut into_strips(int64_t panels) { return Cut(panels, (panels + panels_at_once - 1) / panels_at_once); }
-
-template <typename R>
-using Room = std::unique_ptr<R[]>;
-
-// Left as it is: all of it is written before it is read.
-template <typename R>
-static Room<R> room_for(int64_t numbers) {
-    return Room<R>(new R[static_cast<size_t>(numbers)]);
-}
 
 // What is read or written next comes into the cache while a tile is multiplied, which leaves memory idle.
 template <typename R, bool is_written = false>
@@ -39,12 +24,10 @@ static inline void fetch_panel(const R* from) {
 
 // A matrix (rows, columns) in panels (rows, panel), one after the other.
 template <typename R>
-static void pack_panels(const R* from, int64_t rows, int64_t columns, R* to) {
-    constexpr int64_t width = panel<R>;
-    const int64_t panels = panels_of<R>(columns);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t i = 0; i < panels; ++i)
-            copy_into_panel(from + r * columns + i * width, std::min(width, columns - i * width), to + (i * rows + r) * width);
+static Room<R> in_panels(const R* from, int64_t rows, int64_t columns) {
+    Room<R> to = room_for<R>(panels_of<R>(columns) * rows * panel<R>);
+    pack_panels(from, rows, columns, to.get(), rows);
+    return to;
 }
 
 // C (rows, columns <= panel) of `stride` += A B over `terms`, A in panels of `rows` rows from `a` on; before each tile,
@@ -76,41 +59,6 @@ static void add_product(int64_t terms, const R* a, int64_t rows, const R* b, R* 
     }
 }
 
-// Gates of the elements of one row of the weight, spread where a block has several columns.
-template <typename R>
-class GateRows {
-public:
-    GateRows(const DrawnLinearSizes& sizes, const R* gate)
-        : s(sizes), gates(gate), room(s.width == 1 ? nullptr : room_for<R>(panels_at_once * panel<R>)) {}
-
-    // Of columns [c0, c0 + columns) of row r, at most a strip; good until the next call.
-    const R* at(int64_t r, int64_t c0, int64_t columns) {
-        const int64_t down = r / s.height;
-        const R* row = gates + down * s.across();
-        if (s.width == 1) return row + c0;
-        if (down != last_down || c0 != last_c0 || columns != last_columns) {
-            for (int64_t c = 0, j = c0 / s.width, left = s.width - c0 % s.width; c < columns; ++c) {
-                room[static_cast<size_t>(c)] = row[j];
-                if (--left == 0) left = s.width, ++j;
-            }
-            last_down = down, last_c0 = c0, last_columns = columns;
-        }
-        return room.get();
-    }
-
-private:
-    const DrawnLinearSizes s;
-    const R* gates;
-    Room<R> room;
-    int64_t last_down = -1, last_c0 = -1, last_columns = -1;
-};
-
-template <typename R>
-static inline void multiply(const R* __restrict weight, const R* __restrict gate, R* __restrict to, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) to[i] = weight[i] * gate[i];
-}
-
 template <typename R>
 static void begin_with_bias(const DrawnLinearSizes& s, const R* bias, R* output, int64_t r0, int64_t rows) {
     for (int64_t n = 0; n < s.N; ++n) {
@@ -136,14 +84,13 @@ static double forward(const DrawnLinearSizes& sizes, uint64_t seed, const HardCo
     const bool by_element = s.by_element();
     const double all = by_element ? 0.0
                                   : draw_all<R>(law, s.threads, seed, s.down() * s.across(), {a.log_alpha, nullptr, a.gate, nullptr});
-    const Room<R> input = room_for<R>(inputs * s.N * width);
-    pack_panels(a.input, s.N, s.C, input.get());
+    const Room<R> input = in_panels(a.input, s.N, s.C);
     std::vector<double> sums(static_cast<size_t>(outputs));
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> room = room_for<R>(2 * most * width);
         R *const drawn = room.get(), *const turned = drawn + most * width;
-        GateRows<R> gates(s, a.gate);
+        GateRows<R> gates(a.gate, s.C, s.height, s.width, most);
 #pragma omp for schedule(static)
         for (int64_t q = 0; q < outputs; ++q) {
             const int64_t r0 = q * width, rows = std::min(width, s.R - r0);
@@ -201,17 +148,6 @@ static void pack_bands(const Bands& bands, const R* grad, int64_t N, R* to) {
     }
 }
 
-// Of one row: the gradient of the weight, and what adds up to those of its gates.
-template <typename R>
-static inline void gradient_of_row(const R* __restrict product, const R* __restrict weight, const R* __restrict gate,
-                                   R* __restrict grad_weight, R* __restrict total, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-        total[i] += product[i] * weight[i];
-        grad_weight[i] = product[i] * gate[i];
-    }
-}
-
 // Gradients of weight and gates, G = grad' input: of log alpha with a gate an element, else of_gate (down, across).
 template <typename R>
 static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, const DrawnLinearBackward<R>& a, R* of_gate) {
@@ -220,14 +156,13 @@ static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, con
     const int64_t inputs = panels_of<R>(s.C);
     const Cut strips = into_strips(inputs);
     const int64_t parts = s.width == 1 ? strips.count : 1;  // a block of several columns may lie in two strips
-    const Room<R> input = room_for<R>(inputs * s.N * width), grad = room_for<R>(bands.count * bands.tiles * s.N * tile_rows);
-    pack_panels(a.input, s.N, s.C, input.get());
+    const Room<R> input = in_panels(a.input, s.N, s.C), grad = room_for<R>(bands.count * bands.tiles * s.N * tile_rows);
     pack_bands(bands, a.grad, s.N, grad.get());
     const auto run = gradient_of<R>(law, {a.grad, a.weight, a.gate, a.log_alpha, a.grad_weight, a.grad_log_alpha, a.scale});
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> product = room_for<R>(tile_rows * most), total = room_for<R>(of_gate ? inputs * width : 0);
-        GateRows<R> gates(s, a.gate);
+        GateRows<R> gates(a.gate, s.C, s.height, s.width, most);
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < bands.count * parts; ++task) {
             const int64_t band = task / parts, part = task % parts;
@@ -254,8 +189,8 @@ static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, con
                     for (int64_t r = 0; r < rows; ++r) {
                         const int64_t at = (r0 + r) * s.C + c0;
                         if (of_gate)
-                            gradient_of_row(product.get() + r * most, a.weight + at, gates.at(r0 + r, c0, columns),
-                                            a.grad_weight + at, total.get() + c0, columns);
+                            add_gradients(product.get() + r * most, a.weight + at, gates.at(r0 + r, c0, columns),
+                                          a.grad_weight + at, total.get() + c0, columns);
                         else
                             run(law, 0, columns, {product.get() + r * most, a.weight + at, a.gate + at, a.log_alpha + at,
                                                   a.grad_weight + at, a.grad_log_alpha + at, a.scale});
@@ -277,14 +212,12 @@ static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, con
 template <typename R>
 static void backward_of_input(const DrawnLinearSizes& s, const DrawnLinearBackward<R>& a) {
     constexpr int64_t width = panel<R>;
-    const int64_t outputs = panels_of<R>(s.R);
-    const Cut strips = into_strips(outputs);
-    const Room<R> grad = room_for<R>(outputs * s.N * width);
-    pack_panels(a.grad, s.N, s.R, grad.get());
+    const Cut strips = into_strips(panels_of<R>(s.R));
+    const Room<R> grad = in_panels(a.grad, s.N, s.R);
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> drawn = room_for<R>(panels_at_once * width * width);
-        GateRows<R> gates(s, a.gate);
+        GateRows<R> gates(a.gate, s.C, s.height, s.width, width);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < panels_of<R>(s.C); ++i) {
             const int64_t c0 = i * width, columns = std::min(width, s.C - c0);

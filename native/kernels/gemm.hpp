@@ -28,6 +28,11 @@ template <typename R>
 constexpr int64_t panel = 2 * lanes<R>;
 
 template <typename R>
+constexpr int64_t panels_of(int64_t columns) {
+    return (columns + panel<R> - 1) / panel<R>;
+}
+
+template <typename R>
 struct Vector {
     typedef R type __attribute__((vector_size(vector_bytes), aligned(sizeof(R)), may_alias));
 };
@@ -119,6 +124,15 @@ static inline void copy_into_panel(const R* from, int64_t n, R* to) {
         std::copy(from, from + n, to);
         std::fill(to + n, to + panel<R>, R(0));
     }
+}
+
+// Whole rows (rows, columns) to panels, `between` rows of a panel apart; `to` is where the first row stands in the first.
+template <typename R>
+static inline void pack_panels(const R* from, int64_t rows, int64_t columns, R* to, int64_t between) {
+    constexpr int64_t width = panel<R>;
+    for (int64_t r = 0; r < rows; ++r, from += columns, to += width)
+        for (int64_t i = 0; i < panels_of<R>(columns); ++i)
+            copy_into_panel(from + i * width, std::min(width, columns - i * width), to + i * between * width);
 }
 
 // Rows (rows, stripe <= tile_rows) of a matrix with rows of `stride` numbers to (rows, tile_rows).

@@ -21,34 +21,17 @@ static void gradient(int64_t n, int threads, const HardConcreteLaw& given, const
     for (int64_t k = 0; k < blocks; ++k) run(law, k * block, (k + 1) * block < n ? (k + 1) * block : n, p);
 }
 
-// Gates of one row of blocks, spread over the columns.
-template <typename R>
-static const R* spread(const BlockProduct<R>& p, int64_t down, std::vector<R>& room) {
-    const int64_t across = (p.columns + p.width - 1) / p.width;
-    const R* gates = p.gate + down * across;
-    if (p.width == 1) return gates;
-    room.resize(static_cast<size_t>(across * p.width));
-    for (int64_t j = 0; j < across; ++j)
-        for (int64_t k = 0; k < p.width; ++k) room[static_cast<size_t>(j * p.width + k)] = gates[j];
-    return room.data();
-}
-
 template <typename R>
 static void block_product(int threads, const BlockProduct<R>& p) {
     const int64_t down = (p.rows + p.height - 1) / p.height;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        std::vector<R> room;
+        GateRows<R> gates(p.gate, p.columns, p.height, p.width, p.columns);
 #pragma omp for schedule(static)
         for (int64_t d = 0; d < down; ++d) {
-            const R* __restrict gates = spread(p, d, room);
             const int64_t end = (d + 1) * p.height < p.rows ? (d + 1) * p.height : p.rows;
-            for (int64_t r = d * p.height; r < end; ++r) {
-                const R* __restrict weight = p.weight + r * p.columns;
-                R* __restrict out = p.out + r * p.columns;
-#pragma omp simd
-                for (int64_t c = 0; c < p.columns; ++c) out[c] = weight[c] * gates[c];
-            }
+            for (int64_t r = d * p.height; r < end; ++r)
+                multiply(p.weight + r * p.columns, gates.at(r, 0, p.columns), p.out + r * p.columns, p.columns);
         }
     }
 }
@@ -62,26 +45,19 @@ static void block_gradient(int threads, const BlockProduct<R>& p) {
     const int64_t strip = across_strip * p.width, strips = (p.columns + strip - 1) / strip;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        std::vector<R> room, sums(static_cast<size_t>(strip));
+        GateRows<R> gates(p.gate, p.columns, p.height, p.width, strip);
+        std::vector<R> sums(static_cast<size_t>(strip));
 #pragma omp for schedule(static) collapse(2)
         for (int64_t d = 0; d < down; ++d) {
             for (int64_t s = 0; s < strips; ++s) {
-                const R* __restrict gates = spread(p, d, room) + s * strip;
                 const int64_t width = p.columns - s * strip < strip ? p.columns - s * strip : strip;
                 const int64_t end = (d + 1) * p.height < p.rows ? (d + 1) * p.height : p.rows;
                 R* __restrict total = sums.data();
                 const int64_t units = (width + p.width - 1) / p.width;
                 for (int64_t c = 0; c < units * p.width; ++c) total[c] = R(0);
                 for (int64_t r = d * p.height; r < end; ++r) {
-                    const R* __restrict weight = p.weight + r * p.columns + s * strip;
-                    const R* grad = p.grad + r * p.columns + s * strip;
-                    R* out = p.out + r * p.columns + s * strip;
-#pragma omp simd
-                    for (int64_t c = 0; c < width; ++c) {
-                        const R g = grad[c];
-                        total[c] += g * weight[c];
-                        out[c] = g * gates[c];
-                    }
+                    const int64_t at = r * p.columns + s * strip;
+                    add_gradients(p.grad + at, p.weight + at, gates.at(r, s * strip, width), p.out + at, total, width);
                 }
                 R* __restrict of_gate = p.grad_gate + d * across + s * across_strip;
                 for (int64_t j = 0; j < units; ++j) {

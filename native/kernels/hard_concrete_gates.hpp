@@ -1,6 +1,7 @@
 // Gates of one stretch: draws and gradients, for whole arrays and for the tiles of a product.
 #pragma once
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "kernels/hard_concrete_estimates.hpp"
@@ -18,6 +19,65 @@ static inline double total_of(const std::vector<double>& sums) {
     for (const double sum : sums) total += sum;
     return total;
 }
+
+template <typename R>
+using Room = std::unique_ptr<R[]>;
+
+// Left as it is: all of it is written before it is read.
+template <typename R>
+static Room<R> room_for(int64_t numbers) {
+    return Room<R>(new R[static_cast<size_t>(numbers)]);
+}
+
+template <typename R>
+static inline void multiply(const R* __restrict weight, const R* __restrict gate, R* __restrict to, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) to[i] = weight[i] * gate[i];
+}
+
+// Of n elements, of which `grad` is the gradient by weight * gate: that by the weight, and what adds up to those by the
+// gates. grad_weight may be grad.
+template <typename R>
+static inline void add_gradients(const R* grad, const R* __restrict weight, const R* __restrict gate, R* grad_weight,
+                                 R* __restrict total, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const R g = grad[i];
+        total[i] += g * weight[i];
+        grad_weight[i] = g * gate[i];
+    }
+}
+
+// Gates (blocks down, blocks across) of the elements of one row of a matrix at a time, spread where blocks have several
+// columns.
+template <typename R>
+class GateRows {
+public:
+    GateRows(const R* gate, int64_t columns, int64_t height_, int64_t width_, int64_t most)
+        : gates(gate), height(height_), width(width_), across((columns + width - 1) / width),
+          room(width == 1 ? nullptr : room_for<R>(most)) {}
+
+    // Of columns [c0, c0 + columns) of row r, at most `most` of them; good until the next call.
+    const R* at(int64_t r, int64_t c0, int64_t columns) {
+        const int64_t down = r / height;
+        const R* row = gates + down * across;
+        if (width == 1) return row + c0;
+        if (down != last_down || c0 != last_c0 || columns != last_columns) {
+            for (int64_t c = 0, j = c0 / width, left = width - c0 % width; c < columns; ++c) {
+                room[static_cast<size_t>(c)] = row[j];
+                if (--left == 0) left = width, ++j;
+            }
+            last_down = down, last_c0 = c0, last_columns = columns;
+        }
+        return room.get();
+    }
+
+private:
+    const R* const gates;
+    const int64_t height, width, across;
+    const Room<R> room;
+    int64_t last_down = -1, last_c0 = -1, last_columns = -1;
+};
 
 template <typename R>
 static inline R between(R x, R low, R high) {
@@ -79,13 +139,7 @@ static inline double draw_with(const Law<R> law, const uint32_t* words, int64_t 
     R sum = R(0);
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; ++i) sum += e[i];
-    if (p.weight) {
-        const R* __restrict weight = p.weight;
-        const R* __restrict gate = p.gate;
-        R* __restrict out = p.out;
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) out[i] = weight[i] * gate[i];
-    }
+    if (p.weight) multiply(p.weight, p.gate, p.out, n);
     return static_cast<double>(sum);
 }
 
@@ -110,15 +164,20 @@ static double draw_block(const Law<R> law, uint64_t seed, int64_t position, int6
     return draw_with<R, is_published>(law, words + skip, n, p);
 }
 
+// The arrays from element `at` on.
+template <typename R>
+static inline GateDraw<R> part_of(const GateDraw<R>& p, int64_t at) {
+    return {p.log_alpha + at, p.weight ? p.weight + at : nullptr, p.gate + at, p.out ? p.out + at : nullptr};
+}
+
 // As draw_block, for any n.
 template <typename R>
 static double draw_gates(const Law<R>& law, uint64_t seed, int64_t position, int64_t n, const GateDraw<R>& p) {
     double sum = 0.0;
     for (int64_t i = 0; i < n; i += block) {
         const int64_t size = n - i < block ? n - i : block;
-        const GateDraw<R> part{p.log_alpha + i, p.weight ? p.weight + i : nullptr, p.gate + i, p.weight ? p.out + i : nullptr};
-        sum += law.is_published ? draw_block<R, true>(law, seed, position + i, size, part)
-                                : draw_block<R, false>(law, seed, position + i, size, part);
+        sum += law.is_published ? draw_block<R, true>(law, seed, position + i, size, part_of(p, i))
+                                : draw_block<R, false>(law, seed, position + i, size, part_of(p, i));
     }
     return sum;
 }
@@ -131,8 +190,7 @@ static double draw_all(const Law<R>& law, int threads, uint64_t seed, int64_t n,
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t k = 0; k < blocks; ++k) {
         const int64_t at = k * block, size = n - at < block ? n - at : block;
-        const GateDraw<R> part{p.log_alpha + at, p.weight ? p.weight + at : nullptr, p.gate + at, p.weight ? p.out + at : nullptr};
-        sums[static_cast<size_t>(k)] = draw_gates(law, seed, at, size, part);
+        sums[static_cast<size_t>(k)] = draw_gates(law, seed, at, size, part_of(p, at));
     }
     return total_of(sums);
 }

@@ -62,14 +62,9 @@ using ForwardScan = decltype(&scan_forward<R, Kind<Skip::none, Activation::ident
 
 template <typename R>
 static void pack_input(const LayerPlan<R>& plan, const R* x, const Steps& steps, int64_t stride, R* to) {
-    constexpr int64_t width = panel<R>;
-    int64_t r = 0;
-    for (int64_t t = steps.t0; t < steps.t1; ++t)
-        for (int64_t b = steps.b0; b < steps.b1; ++b, ++r) {
-            const R* from = x + (t * plan.B + b) * plan.I;
-            for (int64_t i = 0; i < plan.inputs; ++i)
-                copy_into_panel(from + i * width, std::min(width, plan.I - i * width), to + (i * stride + r) * width);
-        }
+    const int64_t rows = steps.b1 - steps.b0;
+    for (int64_t t = steps.t0; t < steps.t1; ++t, to += rows * panel<R>)
+        pack_panels(x + (t * plan.B + steps.b0) * plan.I, rows, plan.I, to, stride);
 }
 
 // All of time for one group of rows and one range of panels.

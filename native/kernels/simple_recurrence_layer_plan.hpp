@@ -24,9 +24,9 @@ struct LayerPlan {
     bool apart;
 
     explicit LayerPlan(const LayerSizes& s) : T(s.T), B(s.B), I(s.I), G(s.G), H(s.H), threads(s.threads) {
-        panels = (H + width - 1) / width;
+        panels = panels_of<R>(H);
         outputs = G * panels;
-        inputs = (I + width - 1) / width;
+        inputs = panels_of<R>(I);
         block_rows = std::max<int64_t>(1, (B + max_blocks - 1) / max_blocks);
         blocks = (B + block_rows - 1) / block_rows;
         if (T * B * I * G * H < worth_a_thread) threads = 1;

@@ -55,22 +55,26 @@ def gradients(output: Tensor, count: Tensor, tensors: list[Tensor]) -> list[Tens
     return list(torch.autograd.grad((direction * output).sum() + 0.7 * count, tensors))
 
 
+def truth_of(given: list[Tensor], block: tuple[int, int] | None, sizes: float | Tensor = 1.0) -> list[Tensor]:
+    """Output, count and every gradient of the reference."""
+    x, weight, bias, log_alpha = given
+    gate = reference.gates(log_alpha, noise.uniform(SEED, log_alpha.numel()).view_as(log_alpha), LAW)
+    if block is not None:
+        gate = reference.spread(gate.view(-1, gate.shape[-1]), tuple(weight.shape), block)
+    output = nn.functional.linear(x, weight * gate, bias)
+    count = (sizes * reference.open_probability(log_alpha, LAW)).sum()
+    return [output, count, *gradients(output, count, given)]
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("by_unit", [False, True])
 @pytest.mark.usefixtures("one_seed")
 def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
     shape, block = CASES[case]
-    x, weight, bias, log_alpha = tensors = inputs(shape, block, torch.float64)
-    sizes = (
-        1.0 + torch.arange(log_alpha.numel(), dtype=torch.float64).view(log_alpha.shape) % 3
-        if by_unit
-        else 4.0
-    )
-    gate = reference.gates(log_alpha, noise.uniform(SEED, log_alpha.numel()).view(log_alpha.shape), LAW)
-    spread = gate if block is None else reference.spread(gate.view(-1, gate.shape[-1]), shape, block)
-    output = nn.functional.linear(x, weight * spread, bias)
-    count = (sizes * reference.open_probability(log_alpha, LAW)).sum()
-    truth = [output, count, *gradients(output, count, tensors)]
+    tensors = inputs(shape, block, torch.float64)
+    each = 1.0 + torch.arange(tensors[3].numel(), dtype=torch.float64).view_as(tensors[3]) % 3
+    sizes = each if by_unit else 4.0
+    truth = truth_of(tensors, block, sizes)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         given = inputs(shape, block, dtype)
         found = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block, sizes=sizes))
@@ -113,29 +117,20 @@ STRIPS = [
 
 def error_of_strips(rows: int, shape: tuple[int, int], block: tuple[int, int] | None) -> float:
     """Largest difference of float32 from the reference in float64, relative to 1 + truth."""
-    truth: list[Tensor] = []
-    worst = 0.0
-    for dtype in (torch.float64, torch.float32):
-        x, weight, bias, log_alpha = given = inputs(shape, block, dtype, leading=(rows,))
-        if dtype == torch.float64:
-            gate = reference.gates(log_alpha, noise.uniform(SEED, log_alpha.numel()).view_as(log_alpha), LAW)
-            if block is not None:
-                gate = reference.spread(gate.view(-1, gate.shape[-1]), shape, block)
-            output = nn.functional.linear(x, weight * gate, bias)
-            count = reference.open_probability(log_alpha, LAW).sum()
-            truth = [output, count, *gradients(output, count, given)]
-            continue
-        spoilt = [torch.empty(1 << k).fill_(torch.nan) for k in range(4, 20)]  # where the core finds its room
-        del spoilt
-        torch.use_deterministic_algorithms(True)  # torch's own fresh memory is NaN then
-        found = op.linear_with_count(*given, op.drawing(log_alpha, LAW, block=block))
-        assert found is not None
-        values = [found.drawn, found.count, *gradients(found.drawn, found.count, given)]
-        torch.use_deterministic_algorithms(False)
-        for one, right in zip(values, truth, strict=True):
-            assert not one.isnan().any()
-            worst = max(worst, ((one - right).abs().max() / (1.0 + right.abs().max())).item())
-    return worst
+    truth = truth_of(inputs(shape, block, torch.float64, leading=(rows,)), block)
+    given = inputs(shape, block, torch.float32, leading=(rows,))
+    spoilt = [torch.empty(1 << k).fill_(torch.nan) for k in range(4, 20)]  # where the core finds its room
+    del spoilt
+    torch.use_deterministic_algorithms(True)  # torch's own fresh memory is NaN then
+    found = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block))
+    assert found is not None
+    values = [found.drawn, found.count, *gradients(found.drawn, found.count, given)]
+    torch.use_deterministic_algorithms(False)
+    assert not any(one.isnan().any() for one in values)
+    return max(
+        ((one - right).abs().max() / (1.0 + right.abs().max())).item()
+        for one, right in zip(values, truth, strict=True)
+    )
 
 
 @pytest.mark.parametrize("strips", STRIPS)

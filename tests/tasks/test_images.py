@@ -16,6 +16,7 @@ from karui.tasks.images import PADDING, ImageTask, crops
 from karui.train import TrainSettings, fit
 from tests.support.image_sets import place_cifar, place_subset
 from tests.support.sequence_sets import place_mnist
+from tests.support.stopping import fit_until
 
 TINY = ImageModel(units=(12, 6))
 MNIST = ImageData(batch_size=16, valid_examples=8)
@@ -229,23 +230,13 @@ def test_a_stopped_run_goes_on_with_its_multipliers(tmp_path, monkeypatch):
     sparse = ImageSparse(method="l0", layer_densities=(0.3, 0.5, 0.5))
     settings = TrainSettings(max_epochs=3, lr=1e-2, threads=1, checkpoint_every_s=0.0, weight_averaging=0.9)
 
-    def made(kind: type[ImageTask] = ImageTask) -> ImageTask:
-        task = kind(MNIST, TINY, sparse, seed=0)
+    def made() -> ImageTask:
+        task = ImageTask(MNIST, TINY, sparse, seed=0)
         task.hold()
         return task
 
-    class StoppedError(Exception):
-        pass
-
-    class Stopping(ImageTask):
-        def batch(self, epoch, step):
-            if (epoch, step) == (1, 3):
-                raise StoppedError
-            return super().batch(epoch, step)
-
     whole = fit(made(), settings, tmp_path / "whole", quiet=True, tensorboard=False)
-    with pytest.raises(StoppedError):
-        fit(made(Stopping), settings, tmp_path / "cut", quiet=True, tensorboard=False)
+    fit_until((1, 3), made(), settings, tmp_path / "cut", quiet=True, tensorboard=False)
     task = made()
     resumed = fit(task, settings, tmp_path / "cut", resume=True, quiet=True, tensorboard=False)
     assert resumed.metrics == whole.metrics
@@ -261,20 +252,11 @@ def test_a_stopped_run_of_convolutions_goes_on_to_the_bit(tmp_path, monkeypatch,
     )
     network = ImageModel(network="lenet-5")
 
-    class StoppedError(Exception):
-        pass
-
-    class Stopping(ImageTask):
-        def batch(self, epoch, step):
-            if (epoch, step) == (1, 2):
-                raise StoppedError
-            return super().batch(epoch, step)
-
     whole = fit(
         ImageTask(MNIST, network, seed=0), settings, tmp_path / "whole", quiet=True, tensorboard=False
     )
-    with pytest.raises(StoppedError):
-        fit(Stopping(MNIST, network, seed=0), settings, tmp_path / "cut", quiet=True, tensorboard=False)
+    task = ImageTask(MNIST, network, seed=0)
+    fit_until((1, 2), task, settings, tmp_path / "cut", quiet=True, tensorboard=False)
     task = ImageTask(MNIST, network, seed=0)
     resumed = fit(task, settings, tmp_path / "cut", resume=True, quiet=True, tensorboard=False)
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()

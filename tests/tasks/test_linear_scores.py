@@ -20,6 +20,7 @@ from karui.tasks.pair_scores import PairScores
 from karui.tasks.settings import DataSettings, ModelSettings, SparseSettings
 from karui.tasks.text_classifier import TextClassifier
 from karui.train import TrainSettings, fit
+from tests.support.stopping import fit_until
 
 WORDS = 4
 
@@ -196,15 +197,11 @@ def test_pairs_are_counted_by_their_words() -> None:
     assert pair_counts(texts, ["b", "a"], np.zeros((0, 2), np.int64)) == {}
 
 
-class StoppedError(Exception):
-    """Stands for a killed process."""
-
-
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = ["a fine film", "a dull film", "not dull", "not fine"] * 15, np.asarray([1, 0, 1, 0] * 15)
     part = TextDataset(texts, labels, ["no", "yes"], "toy")
 
-    def run(folder: Path, *, resume: bool = False) -> Path:
+    def prepared(folder: Path) -> ClassificationTask:
         sizes = {"embedding_dim": 3, "hidden_size": 2}
         settings = ModelSettings(recurrent="gru", linear_share=0.5, linear_weights=9, **sizes)
         task = ClassificationTask(
@@ -215,26 +212,17 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pyte
             splits=Splits(part, part, None, ["no", "yes"], "toy"),
         )
         task.save_artifacts(folder)
-        often = TrainSettings(
-            max_epochs=3, checkpoint_every_s=0.0, penalty_weight=0.1, weight_averaging=0.9, threads=1
-        )
-        return fit(task, often, folder, resume=resume, quiet=True, tensorboard=False).weights
+        return task
 
+    often = TrainSettings(
+        max_epochs=3, checkpoint_every_s=0.0, penalty_weight=0.1, weight_averaging=0.9, threads=1
+    )
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
-    expected = run(whole).read_bytes()
-    batch_of = ClassificationTask.batch
-
-    def until(task: ClassificationTask, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        if (epoch, step) == (1, 2):
-            raise StoppedError
-        return batch_of(task, epoch, step)
-
-    monkeypatch.setattr(ClassificationTask, "batch", until)
-    with pytest.raises(StoppedError):
-        run(stopped)
-    monkeypatch.setattr(ClassificationTask, "batch", batch_of)
+    expected = fit(prepared(whole), often, whole, quiet=True, tensorboard=False).weights
+    fit_until((1, 2), prepared(stopped), often, stopped, quiet=True, tensorboard=False)
     monkeypatch.setattr("karui.tasks.classification.fit_scores", None)  # it is read, not fitted again
-    assert run(stopped, resume=True).read_bytes() == expected
+    resumed = fit(prepared(stopped), often, stopped, resume=True, quiet=True, tensorboard=False).weights
+    assert resumed.read_bytes() == expected.read_bytes()
     assert (stopped / LINEAR_FILE).read_bytes() == (whole / LINEAR_FILE).read_bytes()

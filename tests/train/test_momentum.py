@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from karui.errors import UserError
 from karui.train import TrainSettings, fit
 from karui.train.device import make_optimizer
+from tests.support.stopping import fit_until
 from tests.support.tiny_task import TinyTask
 
 SETTINGS = TrainSettings(
@@ -38,18 +39,7 @@ def test_a_group_with_a_rule_of_its_own_is_refused():
 
 def test_a_stopped_run_goes_on_with_its_velocity(tmp_path):
     whole = fit(TinyTask(), SETTINGS, tmp_path / "whole", quiet=True, tensorboard=False)
-
-    class StoppedError(Exception):
-        pass
-
-    class Stopping(TinyTask):
-        def batch(self, epoch, step):
-            if (epoch, step) == (1, 4):
-                raise StoppedError
-            return super().batch(epoch, step)
-
-    with pytest.raises(StoppedError):
-        fit(Stopping(), SETTINGS, tmp_path / "cut", quiet=True, tensorboard=False)
+    fit_until((1, 4), TinyTask(), SETTINGS, tmp_path / "cut", quiet=True, tensorboard=False)
     resumed = fit(TinyTask(), SETTINGS, tmp_path / "cut", resume=True, quiet=True, tensorboard=False)
     assert resumed.metrics == whole.metrics
     ours, theirs = load_file(resumed.weights), load_file(whole.weights)

@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 
 from karui.ops import hard_concrete as op
 from karui.sparse.division import Axis, Blocks, Division, Elements
 from karui.sparse.gate import Gate
 from karui.sparse.groups import check_groups
-from karui.sparse.remembered import Remembered
+from karui.sparse.remembered import Remembered, versions
 from karui.sparse.weight import SharedGate, SparseWeight
 
 LOW, HIGH = -10.0, math.log(100.0)
@@ -175,7 +174,7 @@ class HardConcreteGate(Gate):
     def _remember(self, found: op.Counted, log_alpha: Tensor) -> Tensor:
         drawn, count, state = found
         about = self.divisions[0], self.beta
-        counted = Remembered(count, state, about, (log_alpha._version,))  # noqa: SLF001
+        counted = Remembered(count, state, about, versions(log_alpha))
         object.__setattr__(self, "_counted", counted)  # a module's own takes ten times as long
         return drawn
 
@@ -189,10 +188,10 @@ class HardConcreteGate(Gate):
         """That of the last draw, where nothing has changed since; or computed."""
         log_alpha: Any = self._parameters["log_alpha"]
         last = self._counted
-        if last is not None and not is_compiling() and last.fits((division, self.beta), log_alpha):
-            return last.value
         if not op.runs_compiled(log_alpha):
             return None
+        if last is not None and last.fits((division, self.beta), log_alpha):
+            return last.value
         return op.count_open(log_alpha, self.law, division.sizes(log_alpha.device))
 
     def deployed(self, rows: Tensor | None = None) -> Tensor:

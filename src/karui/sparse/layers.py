@@ -119,10 +119,8 @@ class SparseLayer(nn.Module):
     def penalties(self) -> list[Tensor]:
         """What the method adds to the loss, a part a weight, then a part a shared gate."""
         parts = [state.penalty(mean) for _, mean, state in self.states()]
-        if "gates" in self._modules:
-            shared = [gate.penalty() for gate in self.shared_gates().values()]
-            parts += [part for part in shared if part is not None]
-        return parts
+        shared = [gate.penalty() for gate in self.shared_gates().values()]
+        return parts + [part for part in shared if part is not None]
 
     def current(self) -> dict[str, Tensor]:
         """All sparse weights as the next forward uses them: a draw in training, else the deployed values."""
@@ -169,7 +167,7 @@ class SparseLinear(SparseLayer):
         states: Any = self._modules["weights"]
         state = states["weight"]
         mean, bias = base.weight, base.bias
-        if self.training and not self.is_settled:
+        if self.draws:
             return state.product(input, mean, bias)
         return F.linear(input, self.fixed(mean, state), bias)
 

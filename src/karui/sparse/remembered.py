@@ -22,14 +22,10 @@ class Remembered(NamedTuple):
 
     def fits(self, about: Any, *parameters: Tensor) -> bool:
         """Whether this is the value now, with a graph that a backward pass can still go through."""
-        if not self.state.is_open or self.about != about:
+        if not self.state.is_open or self.about != about or versions(*parameters) != self.versions:
             return False
-        wanted = False
-        for parameter, version in zip(parameters, self.versions, strict=True):
-            if parameter._version != version:  # noqa: SLF001
-                return False
-            wanted = wanted or parameter.requires_grad
-        return self.value.requires_grad == (wanted and torch.is_grad_enabled())
+        is_wanted = any(parameter.requires_grad for parameter in parameters)
+        return self.value.requires_grad == (is_wanted and torch.is_grad_enabled())
 
     def __deepcopy__(self, memo: Any) -> None:  # a copied module has drawn nothing
         return None

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from karui.ops.choice import FULL_DTYPES, choose_implementation, is_traced
 from karui.ops.hard_concrete import reference
@@ -124,20 +124,15 @@ def linear_with_count(
 
 
 def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
-    """Whether the compiled product takes these: asked in every layer at every step."""
-    dtype = log_alpha.dtype
-    if dtype not in FULL_DTYPES or torch.compiler.is_compiling() or type(input) is not Tensor:
-        return False
-    for tensor in (log_alpha, weight) if bias is None else (log_alpha, weight, bias):
-        plain = type(tensor) in (nn.Parameter, Tensor)
-        if not (plain and tensor.is_cpu and tensor.dtype == dtype and tensor.is_contiguous()):
-            return False
+    """Whether the compiled product takes these."""
     return (
-        input.is_cpu
-        and input.dtype == dtype
+        runs_compiled(log_alpha, weight)
+        and (bias is None or (_is_alike(bias, log_alpha) and bias.numel() == len(weight)))
+        and input.is_cpu
+        and input.dtype == log_alpha.dtype
+        and not is_traced(input)
         and input.dim() > 0
         and input.size(-1) == weight.size(1)
-        and (bias is None or bias.numel() == len(weight))
         and input.numel() > 0
         and len(weight) > 0
     )

@@ -91,16 +91,21 @@ def gradients(
         if how.block is not None:
             of_weight, grad = multiply_blocks(grad, weight, gate, how.block, out=of_weight)
             weight = None
-    by_unit = how.sizes.by_unit is not None and scale != 0.0
-    _native.gate_gradient(
-        *kind(log_alpha),
-        how.numbers,
-        0.0 if by_unit else scale * how.sizes.each,
-        addresses(grad, weight, gate, log_alpha, None if weight is None else of_weight, of_log_alpha),
-    )
-    if by_unit:
-        of_log_alpha += open_gradient_(torch.empty_like(log_alpha), log_alpha, how.law, how.sizes, scale)
+    arrays = addresses(grad, weight, gate, log_alpha, None if weight is None else of_weight, of_log_alpha)
+    _native.gate_gradient(*kind(log_alpha), how.numbers, each(how, scale), arrays)
+    add_by_unit_(of_log_alpha, log_alpha, how, scale)
     return of_log_alpha, of_weight
+
+
+def each(how: Drawing, scale: float) -> float:
+    """What the native gradients add for an open gate: the count's part, but where its units differ."""
+    return scale * how.sizes.each if how.sizes.by_unit is None else 0.0
+
+
+def add_by_unit_(out: Tensor, log_alpha: Tensor, how: Drawing, scale: float) -> None:
+    """Add the count's part of the gradient where units differ in their elements."""
+    if how.sizes.by_unit is not None and scale != 0.0:
+        out += open_gradient_(torch.empty_like(log_alpha), log_alpha, how.law, how.sizes, scale)
 
 
 class _Draw(torch.autograd.Function):

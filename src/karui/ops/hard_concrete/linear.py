@@ -35,13 +35,10 @@ class DrawnLinear(torch.autograd.Function):
         R, C = weight.shape
         sizes = (input.numel() // C, C, R, *(how.block or (1, 1)), log_alpha.numel())
         gate, output = torch.empty_like(log_alpha), input.new_empty((*input.shape[:-1], R))
-        threads, is_double = torch.get_num_threads(), log_alpha.dtype == torch.float64
+        _, threads, is_double = cpu.kind(log_alpha)
         arrays = addresses(input, weight, bias, log_alpha, gate, output)
         count = _native.drawn_linear_forward(threads, is_double, sizes, draw_seed(), how.numbers, arrays)
-        if how.sizes.by_unit is None:
-            count *= how.sizes.each
-        else:
-            count = cpu.expected(count, log_alpha, how)
+        count = cpu.expected(count, log_alpha, how)
         ctx.save_for_backward(input, weight, log_alpha, gate)
         ctx.about = how, state, sizes, bias is not None
         ctx.set_materialize_grads(False)
@@ -62,12 +59,8 @@ class DrawnLinear(torch.autograd.Function):
         grad = grad.contiguous()
         of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
         of_weight, of_bias = torch.empty_like(weight), grad.new_empty(sizes[2]) if has_bias else None
-        by_unit = how.sizes.by_unit is not None and scale != 0.0
-        threads, is_double = torch.get_num_threads(), log_alpha.dtype == torch.float64
+        _, threads, is_double = cpu.kind(log_alpha)
         arrays = addresses(grad, input, weight, gate, log_alpha, of_input, of_weight, of_log_alpha, of_bias)
-        each = 0.0 if by_unit else scale * how.sizes.each
-        _native.drawn_linear_backward(threads, is_double, sizes, how.numbers, each, arrays)
-        if by_unit:
-            of_units = torch.empty_like(log_alpha)
-            of_log_alpha += cpu.open_gradient_(of_units, log_alpha, how.law, how.sizes, scale)
+        _native.drawn_linear_backward(threads, is_double, sizes, how.numbers, cpu.each(how, scale), arrays)
+        cpu.add_by_unit_(of_log_alpha, log_alpha, how, scale)
         return of_input, of_weight, of_bias, of_log_alpha, None, None
