@@ -30,14 +30,16 @@ alignas(64) static constexpr float parts_of_two[32] = {
     1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f, 1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
     1.68179283f, 1.7186193f, 1.75625216f, 1.79470908f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
 
-// exp(-x), |x| < 80: 2^(k / 32) exp(r), |r| <= ln(2) / 64, with k in the lowest bits of `shifted`.
+// exp(-x), |x| < 80: 2^((k + r) / 32), |r| <= 1 / 2, with k in the lowest bits of `shifted`; the cubic term of r is in the
+// linear one (Chebyshev), its rest 5e-8.
 static inline __m512 exp_of_minus(__m512 x) {
     const auto all = [](float value) { return _mm512_set1_ps(value); };
-    const __m512 shifted = _mm512_fmadd_ps(x, all(-32.0f * 1.44269504088896341f), all(12582912.0f));
-    const __m512 k = _mm512_sub_ps(shifted, all(12582912.0f));
-    __m512 r = _mm512_fnmsub_ps(k, all(0.693359375f / 32.0f), x);
-    r = _mm512_fmadd_ps(k, all(2.12194440e-4f / 32.0f), r);
-    const __m512 rest = _mm512_fmadd_ps(_mm512_fmadd_ps(r, all(1.0f / 6.0f), all(0.5f)), _mm512_mul_ps(r, r), r);
+    constexpr double part_of_e = 0.693147180559945309 / 32.0, half_squared = part_of_e * part_of_e / 4.0;
+    const __m512 parts = all(-32.0f * 1.44269504088896341f), magic = all(12582912.0f);
+    const __m512 linear = all(static_cast<float>(part_of_e * (1.0 + half_squared / 8.0)));
+    const __m512 square = all(static_cast<float>(part_of_e * part_of_e / 2.0));
+    const __m512 shifted = _mm512_fmadd_ps(x, parts, magic), r = _mm512_fmsub_ps(x, parts, _mm512_sub_ps(shifted, magic));
+    const __m512 rest = _mm512_mul_ps(r, _mm512_fmadd_ps(r, square, linear));
     const __m512i bits = _mm512_castps_si512(shifted);
     const __m512 part = _mm512_permutex2var_ps(_mm512_load_ps(parts_of_two), bits, _mm512_load_ps(parts_of_two + 16));
     const __m512 y = _mm512_fmadd_ps(part, rest, part);

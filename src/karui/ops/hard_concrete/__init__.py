@@ -116,10 +116,10 @@ def linear_with_count(
     """
     if not _is_of_one_layer(input, weight, bias, log_alpha) or torch.is_autocast_enabled("cpu"):
         return None
-    from karui.ops.hard_concrete.linear import DrawnLinear, Pass
+    from karui.ops.hard_concrete.linear import Pass, apply
 
     state = Pass()
-    drawn, count = DrawnLinear.apply(input, weight, bias, log_alpha, how, state)  # type: ignore[misc]
+    drawn, count = apply(input, weight, bias, log_alpha, how, state)
     return Counted(drawn, count, state)
 
 

@@ -64,3 +64,7 @@ class DrawnLinear(torch.autograd.Function):
         _native.drawn_linear_backward(threads, is_double, sizes, how.numbers, cpu.each(how, scale), arrays)
         cpu.add_by_unit_(of_log_alpha, log_alpha, how, scale)
         return of_input, of_weight, of_bias, of_log_alpha, None, None
+
+
+# torch's own `apply` first looks for the wrappers of torch.func, whose tensors have no memory for the compiled form.
+apply = super(torch.autograd.Function, DrawnLinear).apply  # pyright: ignore[reportAttributeAccessIssue]
