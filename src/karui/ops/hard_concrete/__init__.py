@@ -28,21 +28,15 @@ class Counted(NamedTuple):
     """`is_open` while the draw's backward pass is still to come; after it `count` has no graph."""
 
 
-def runs_compiled(log_alpha: Tensor, weight: Tensor | None = None) -> bool:
-    """Tell whether a draw takes the compiled form by itself."""
-    return (
-        log_alpha.is_cpu
-        and log_alpha.dtype in FULL_DTYPES
-        and log_alpha.is_contiguous()
-        and not is_traced(log_alpha)
-        and (weight is None or _is_alike(weight, log_alpha))
-    )
-
-
-def _is_alike(tensor: Tensor, log_alpha: Tensor) -> bool:
-    return (
-        tensor.is_cpu and tensor.dtype == log_alpha.dtype and tensor.is_contiguous() and not is_traced(tensor)
-    )
+def runs_compiled(log_alpha: Tensor, *others: Tensor) -> bool:
+    """Tell whether a draw takes the compiled form by itself, with these of a weight's tensors."""
+    dtype = log_alpha.dtype
+    if dtype not in FULL_DTYPES:
+        return False
+    for tensor in (log_alpha, *others):
+        if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous() or is_traced(tensor):
+            return False
+    return True
 
 
 def draw(
@@ -62,7 +56,7 @@ def draw(
     """
     _check(log_alpha, weight, block)
     chosen = choose_implementation(log_alpha, implementation, KNOWN, dtypes=FULL_DTYPES)
-    if implementation is None and not runs_compiled(log_alpha, weight):
+    if implementation is None and not runs_compiled(log_alpha, *(() if weight is None else (weight,))):
         chosen = "reference"
     if chosen == "cpp":
         weight = None if weight is None else weight.contiguous()
@@ -125,9 +119,10 @@ def linear_with_count(
 
 def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
     """Whether the compiled product takes these."""
+    own = (weight,) if bias is None else (weight, bias)
     return (
-        runs_compiled(log_alpha, weight)
-        and (bias is None or (_is_alike(bias, log_alpha) and bias.numel() == len(weight)))
+        runs_compiled(log_alpha, *own)
+        and (bias is None or bias.numel() == len(weight))
         and input.is_cpu
         and input.dtype == log_alpha.dtype
         and not is_traced(input)
