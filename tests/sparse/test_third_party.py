@@ -14,10 +14,13 @@ from karui.sparse import (
     HardConcrete,
     MagnitudePruning,
     SparseVariationalDropout,
+    gate_parameters,
     harden,
     keep_mask,
     penalty,
     project,
+    prunable_parameters,
+    sparse_layers,
     sparsify,
 )
 
@@ -86,29 +89,46 @@ def test_torchs_own_compiler_gives_the_same_numbers() -> None:
         assert torch.allclose(torch.compile(model)(IDS), model(IDS), atol=1e-6)
 
 
-def train(model: nn.Module, seed: int) -> None:
-    parallel = nn.parallel.DistributedDataParallel(model)
+def train(model: nn.Module, seed: int, *, is_settled: bool = False) -> None:
+    parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=is_settled)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     torch.manual_seed(seed)
     for _ in range(3):
         ids = torch.randint(0, 30, (4, 3))
-        loss = parallel(ids).square().mean() + penalty(model) / 1000
+        loss = parallel(ids).square().mean()
+        if not is_settled:
+            loss = loss + penalty(model) / 1000
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_one_process_of_a_group_trains_a_sparse_lstm(method: object, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = sparsify(Tagger(), method)
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    before = parameters_of(model)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         train(model, 10)
+        trained = parameters_of(model)
+        project(model, keep=prunable_parameters(model) // 2)
+        for _, layer in sparse_layers(model):
+            layer.settle()
+        gates, kept = {id(gate) for gate in gate_parameters(model)}, keep_mask(model)
+        settled = parameters_of(model)
+        train(model, 20, is_settled=True)
     finally:
         dist.destroy_process_group()
-    assert all(not torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    assert all(not torch.equal(before[name], trained[name]) for name in before)
+    moved = {name for name, now in model.named_parameters() if not torch.equal(settled[name], now)}
+    assert {"output.base.weight", "lstm.base.weight_hh_l1"} <= moved
+    assert not any(id(parameter) in gates for name, parameter in model.named_parameters() if name in moved)
+    assert all(torch.equal(kept[name], mask) for name, mask in keep_mask(model).items())
     assert harden(model).lstm(torch.zeros(2, 1, 6))[0].shape == (2, 1, 10)
 
 
