@@ -10,6 +10,7 @@ its elements' probabilities: `expected_kept` with a price. Gates of different la
 (`karui.sparse.chains`): there the rows of one layer and the columns of the next are the same units, so a unit counts
 where both of its gates are open. (The published counter of L0 takes all inputs of a convolution whatever was pruned
 before it.) Elsewhere, in residual networks say, each layer counts by its own gates, an upper bound of what remains.
+As deployed, columns that read a dead channel count where it is a constant that the padding shows (`unfoldable`).
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from karui.sparse.chains import Link, chains
+from karui.sparse.chains import Link, chains, unfoldable
 from karui.sparse.division import Axis, Division
 from karui.sparse.layers import SparseLayer
 from karui.sparse.weight import SparseWeight, count_open
@@ -93,8 +94,8 @@ class FlopCount:
         }
         links = chains(model)
         for link in links:
-            live = masks[_weight(link.source)].flatten(1).any(1).repeat_interleave(link.each)
-            _columns(masks[_weight(link.reader)], live)
+            live = masks[_weight(link.source)].flatten(1).any(1) | unfoldable(model, link)
+            _columns(masks[_weight(link.reader)], live.repeat_interleave(link.each))
         for link in reversed(links):
             read = masks[_weight(link.reader)].transpose(0, 1).flatten(1).any(1).view(-1, link.each).any(1)
             masks[_weight(link.source)] &= read.view(-1, *[1] * (masks[_weight(link.source)].dim() - 1))

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from karui.compact.modules.features import Atoms, Features, Value
 from karui.compact.modules.rules import Walk
+from karui.sparse.chains import keeps_constants
 
 # A gather of k columns costs about as much as this many multiplications each.
 _SELECT_COST = 8
@@ -187,18 +188,6 @@ class MatrixRule(LayerRule):
                 "axis": -1 - len(module.kernel_size),
             }
         )
-
-
-def keeps_constants(module: nn.Module) -> bool:
-    """Tell whether a constant channel is read as the same constant at every position, borders included."""
-    if isinstance(module, nn.Linear):
-        return True
-    padding, mode = module.padding, module.padding_mode
-    if mode in {"replicate", "reflect", "circular"}:
-        return True
-    kernel = tuple(module.kernel_size)  # type: ignore[arg-type]
-    none = padding == "valid" or (padding == "same" and all(k == 1 for k in kernel))
-    return none or (not isinstance(padding, str) and not any(padding))  # type: ignore[arg-type]
 
 
 class DepthwiseRule(LayerRule):
