@@ -10,7 +10,6 @@ from torch import nn
 from karui.data.storage import data_root
 from karui.errors import UserError
 from karui.sparse import density, keep_mask, sparse_layers
-from karui.sparse.chains import chains
 from karui.tasks.image_models import WideBlock, WideResNet, build_network
 from karui.tasks.image_settings import ImageData, ImageModel, ImageSparse
 from karui.tasks.images import PADDING, ImageTask, crops
@@ -59,7 +58,7 @@ def test_networks_have_the_published_sizes(model, channels, side, weights):
 def test_a_wide_block_keeps_its_input_beside_it():
     block = WideBlock(4, 4, stride=1)
     assert block.shortcut is None
-    nn.init.zeros_(block.inner.conv2.weight)
+    nn.init.zeros_(block.conv2.weight)
     images = torch.rand(2, 4, 8, 8)
     assert torch.equal(block(images), images)
     assert WideBlock(4, 8, stride=2)(images).shape == (2, 8, 4, 4)
@@ -180,12 +179,10 @@ def test_wide_networks_have_gates_in_the_first_convolution_of_a_block(tmp_path, 
     data = ImageData(name="cifar10", valid_examples=4, batch_size=4, augment=True)
     model = ImageModel(network="wide-resnet", depth=10, width=1)
     task = ImageTask(data, model, ImageSparse(method="l0", drop_rate=0.3), seed=0)
-    assert list(places_of(task)) == [f"blocks.{number}.inner.conv1" for number in range(3)]
+    assert list(places_of(task)) == [f"blocks.{number}.conv1" for number in range(3)]
     for _, layer in sparse_layers(task.model):
         start = layer.weights["weight"].row.log_alpha
         assert float(start.detach().mean()) == pytest.approx(np.log(0.7 / 0.3), abs=0.02)
-    chain = chains(task.model)
-    assert [link.reader for link in chain] == [f"blocks.{number}.inner.conv2" for number in range(3)]
     loss = task.loss(task.batch(0, 0))
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.model.parameters())

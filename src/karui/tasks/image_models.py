@@ -72,23 +72,20 @@ class WideBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(inputs)
-        layers = {  # a chain, as `karui.sparse.chains` knows it: a channel that conv1 loses costs conv2 nothing
-            "conv1": nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-            "norm": nn.BatchNorm2d(outputs),
-            "relu": nn.ReLU(),
-            "dropout": nn.Dropout(dropout),
-            "conv2": nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        }
-        self.inner = nn.Sequential(OrderedDict(layers))
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         same = inputs == outputs and stride == 1
         self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(B, inputs, S, S) to (B, outputs, S / stride, S / stride)."""
-        active = F.relu(self.norm(input))
-        inner = self.inner(active)
-        return inner + (input if self.shortcut is None else self.shortcut(active))
+        active = F.relu(self.norm1(input))
+        inner = self.dropout(F.relu(self.norm2(self.conv1(active))))
+        beside = input if self.shortcut is None else self.shortcut(active)
+        return beside + self.conv2(inner)
 
 
 class WideResNet(nn.Module):

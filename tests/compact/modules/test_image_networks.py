@@ -29,17 +29,13 @@ def test_blocks_of_a_wide_resnet_lose_their_inner_channels():
     kept = {}
     for place, gone in enumerate((5, 20, 37)):
         block = model.blocks[place]
-        drop_columns(block.inner.conv2, *range(gone))
-        kept[place] = block.inner.conv1.out_channels - gone
+        drop_columns(block.conv2, *range(gone))
+        kept[place] = block.conv1.out_channels - gone
     small = compacted(model, IMAGES, tolerance=1e-12)
     assert type(small) is type(model)
     for place, left in kept.items():
         block = small.blocks[place]
-        assert (
-            block.inner.conv1.out_channels,
-            block.inner.norm.num_features,
-            block.inner.conv2.in_channels,
-        ) == (left,) * 3
+        assert (block.conv1.out_channels, block.norm2.num_features, block.conv2.in_channels) == (left,) * 3
     assert small.compaction.architecture == "16-11-16-12-32-32-27-64-64-64"
     positions = (256, 64, 16)
     saved = sum(
@@ -56,16 +52,16 @@ def test_a_channel_of_the_residual_stream_goes_when_no_block_reads_or_writes_it(
     first, second, third = model.blocks[0], model.blocks[1], model.blocks[2]
     unread, silent = (0, 3), (7,)
     for block in (first, second):
-        drop_columns(block.inner.conv1, *unread)
-    drop_columns(third.inner.conv1, *unread)
+        drop_columns(block.conv1, *unread)
+    drop_columns(third.conv1, *unread)
     drop_columns(third.shortcut, *unread)
-    for writer in (model.conv, first.inner.conv2, second.inner.conv2):
+    for writer in (model.conv, first.conv2, second.conv2):
         drop_rows(writer, *silent)  # still read: what a norm makes of zero is a constant
     small = compacted(model, IMAGES, tolerance=1e-12)
-    assert small.conv.out_channels == small.blocks[1].inner.conv2.out_channels == 14
+    assert small.conv.out_channels == small.blocks[1].conv2.out_channels == 14
     assert small.blocks[2].shortcut.in_channels == 14
     with torch.no_grad():
-        for norm in (first.norm, second.norm, third.norm):
+        for norm in (first.norm1, second.norm1, third.norm1):
             norm.bias[7] = norm.running_mean[7] = 0.0
             norm.bias[7] = -1.0  # ReLU makes it zero, in the padding too
     assert compacted(model, IMAGES, tolerance=1e-12).conv.out_channels == 13
