@@ -188,10 +188,10 @@ class HardConcreteGate(Gate):
         """That of the last draw, where nothing has changed since; or computed."""
         log_alpha: Any = self._parameters["log_alpha"]
         last = self._counted
-        if not op.runs_compiled(log_alpha):
-            return None
         if last is not None and last.fits((division, self.beta), log_alpha):
             return last.value
+        if not op.runs_compiled(log_alpha):
+            return None
         return op.count_open(log_alpha, self.law, division.sizes(log_alpha.device))
 
     def deployed(self, rows: Tensor | None = None) -> Tensor:

@@ -21,8 +21,13 @@ class Remembered(NamedTuple):
     versions: tuple[int, ...]
 
     def fits(self, about: Any, *parameters: Tensor) -> bool:
-        """Whether this is the value now, with a graph that a backward pass can still go through."""
-        if not self.state.is_open or self.about != about or versions(*parameters) != self.versions:
+        """Whether this is the value now, with a graph that a backward pass can still go through.
+
+        Never while a compiler looks on: to it a parameter has no version.
+        """
+        if torch.compiler.is_compiling() or not self.state.is_open or self.about != about:
+            return False
+        if versions(*parameters) != self.versions:
             return False
         is_wanted = any(parameter.requires_grad for parameter in parameters)
         return self.value.requires_grad == (is_wanted and torch.is_grad_enabled())
