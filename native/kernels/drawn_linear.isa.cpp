@@ -41,7 +41,7 @@ static void add_product(int64_t terms, const R* a, int64_t rows, const R* b, R* 
     for (int64_t tile = 0; tile < tiles.count; ++tile) {
         meanwhile(tile, tiles.count);
         const int64_t first = tiles.begin(tile), size = tiles.size(tile);
-        const auto multiply = [&](R* to, int64_t to_stride, bool add) {
+        const auto run = [&](R* to, int64_t to_stride, bool add) {
             const auto product = along_columns<R>(size, columns);
             const R* from = a + first * width;
             product(whole, from, b, to, to_stride, add);
@@ -49,11 +49,11 @@ static void add_product(int64_t terms, const R* a, int64_t rows, const R* b, R* 
         };
         R* const to = c + first * stride;
         if (columns == width) {
-            multiply(to, stride, true);
+            run(to, stride, true);
             continue;
         }
         R local[tile_rows * width];
-        multiply(local, width, false);
+        run(local, width, false);
         for (int64_t r = 0; r < size; ++r)
             for (int64_t j = 0; j < columns; ++j) to[r * stride + j] += local[r * width + j];
     }

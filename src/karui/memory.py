@@ -1,13 +1,13 @@
 """Memory of a process that trains: what a step frees is kept for the next one, in huge pages where there are some."""
 
 import ctypes
+import mmap
 import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of <malloc.h>
-_MADV_HUGEPAGE = 14  # of <sys/mman.h>
-_HUGE_PAGES, _HUGE_PAGE = "THP_MEM_ALLOC_ENABLE", 1 << 21
-_HEAP = 1 << 30
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+_HEAP, _PAGE = 1 << 30, 1 << 21
 
 
 def keep_for_training() -> bool:
@@ -39,7 +39,7 @@ def _grow_in_huge_pages(libc: ctypes.CDLL) -> None:
     start = libc.malloc(ctypes.c_size_t(_HEAP))
     if start is None:
         return
-    first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
-    end = (start + _HEAP) // _HUGE_PAGE * _HUGE_PAGE
-    libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), _MADV_HUGEPAGE)
+    first = -(-start // _PAGE) * _PAGE
+    end = (start + _HEAP) // _PAGE * _PAGE
+    libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_HUGEPAGE)
     libc.free(ctypes.c_void_p(start))

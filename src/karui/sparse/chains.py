@@ -6,7 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from karui.sparse.layers import SparseLayer
+from karui.sparse.layers import base_of
+
+AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 
 # Channel by channel: what is constant in one channel stays constant there and reaches no other.
 CHANNELWISE = (
@@ -29,19 +32,9 @@ CHANNELWISE = (
     nn.Softplus,
     nn.BatchNorm1d,
     nn.BatchNorm2d,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
+    *MAXIMA,
+    *AVERAGES,
 )
-
-
-AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 
 
 class Link(NamedTuple):
@@ -71,7 +64,7 @@ def _links(prefix: str, sequential: nn.Module) -> Iterator[Link]:
     layers: dict[str, nn.Module] = {}
     for child, module in sequential.named_children():
         name = f"{prefix}.{child}".lstrip(".")
-        layer = module.base if isinstance(module, SparseLayer) else module
+        layer = base_of(module)
         if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
             is_flat = True
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
@@ -116,7 +109,7 @@ def unfoldable(model: nn.Module, link: Link) -> Tensor:
     A dead channel is a constant, its bias; behind a batch norm hardly ever zero. The reader's bias takes it in unless
     there are zeros in the padding, or an average that may have met some.
     """
-    source, reader = (_base(model.get_submodule(name)) for name in (link.source, link.reader))
+    source, reader = (base_of(model.get_submodule(name)) for name in (link.source, link.reader))
     weight, bias = source.get_parameter("weight"), source._parameters["bias"]  # noqa: SLF001  may be None
     value = weight.new_zeros(len(weight)) if bias is None else bias.detach()
     found = torch.zeros_like(value, dtype=torch.bool)
@@ -129,10 +122,6 @@ def unfoldable(model: nn.Module, link: Link) -> Tensor:
         elif not isinstance(module, MAXIMA):
             value = _at_test_time(module, value)
     return found if keeps_constants(reader) else found | (value.flatten() != 0)
-
-
-def _base(layer: nn.Module) -> nn.Module:
-    return layer.base if isinstance(layer, SparseLayer) else layer
 
 
 def _at_test_time(module: nn.Module, value: Tensor) -> Tensor:

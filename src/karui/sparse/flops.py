@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from karui.sparse.chains import Link, chains, unfoldable
 from karui.sparse.division import Axis, Division
-from karui.sparse.layers import SparseLayer
+from karui.sparse.layers import SparseLayer, base_of
 from karui.sparse.weight import SparseWeight, count_open
 
 MULTIPLY_ADD = 2
@@ -70,7 +70,7 @@ class FlopCount:
         count = cls.__new__(cls)
         count.uses, count.layers = {}, {}
         for name, layer in _layers(model):
-            if isinstance(_base(layer), _CONVOLUTIONS):
+            if isinstance(base_of(layer), _CONVOLUTIONS):
                 raise TypeError(f"{name} is a convolution: its FLOPs need the size of its input")
             count._add(name, layer, lambda _: 1.0)  # noqa: SLF001  of the same class
         return count
@@ -175,13 +175,9 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _base(layer: nn.Module) -> nn.Module:
-    return layer.base if isinstance(layer, SparseLayer) else layer
-
-
 def _weights(layer: nn.Module) -> list[tuple[str, Tensor, SparseWeight | None]]:
     """(parameter, its values, its sparse state) of a layer's own matrices and kernels; none of an embedding."""
-    base = _base(layer)
+    base = base_of(layer)
     if isinstance(base, nn.Embedding | nn.EmbeddingBag):
         return []
     states: Any = layer.weights if isinstance(layer, SparseLayer) else {}
@@ -190,7 +186,7 @@ def _weights(layer: nn.Module) -> list[tuple[str, Tensor, SparseWeight | None]]:
 
 
 def _uses(layer: nn.Module, key: str, input: Any, output: Any) -> float:  # noqa: A002
-    base = _base(layer)
+    base = base_of(layer)
     if isinstance(base, _CONVOLUTIONS):
         read = input if base.transposed else output
         return read.numel() / (base.in_channels if base.transposed else base.out_channels)

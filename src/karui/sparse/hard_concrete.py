@@ -173,8 +173,7 @@ class HardConcreteGate(Gate):
 
     def _remember(self, found: op.Counted, log_alpha: Tensor) -> Tensor:
         drawn, count, state = found
-        about = self.divisions[0], self.beta
-        counted = Remembered(count, state, about, versions(log_alpha))
+        counted = Remembered(count, state, (self.divisions[0], self.beta), versions(log_alpha))
         object.__setattr__(self, "_counted", counted)  # a module's own takes ten times as long
         return drawn
 

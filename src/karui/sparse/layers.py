@@ -158,6 +158,11 @@ class SparseLayer(nn.Module):
         super().__setattr__(name, value)
 
 
+def base_of(module: nn.Module) -> nn.Module:
+    """The layer that a sparse one wraps; any other is its own."""
+    return module.base if isinstance(module, SparseLayer) else module
+
+
 class SparseLinear(SparseLayer):
     """`torch.nn.Linear`; how a batch meets the random weight is the method's choice (`SparseWeight.product`)."""
 

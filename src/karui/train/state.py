@@ -142,8 +142,7 @@ class CheckpointFolder:
         return state, threads
 
     def tidy(self) -> None:
-        """Make the folder, and remove half-written files that a killed run left in it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Remove half-written files that a killed run left in the folder."""
         for path in self.folder.glob(".tmp-*"):
             path.unlink(missing_ok=True)
 
