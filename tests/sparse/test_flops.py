@@ -207,6 +207,19 @@ PARTS = {
 }
 
 
+def test_a_norm_without_statistics_of_its_own_ends_a_chain():
+    """What it makes of a dead channel depends on the batch: the smaller network keeps the columns that read it."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8, track_running_stats=False)
+    model = sparsify(
+        nn.Sequential(nn.Conv2d(2, 8, 3), norm, nn.Conv2d(8, 4, 3)), HardConcrete(groups=("output",))
+    )
+    project(model, keep=250)
+    images = torch.rand(1, 2, 12, 12)
+    assert chains(model) == []
+    assert FlopCount(model, images).deployed(model) == deliver(model, images).sparse_flops
+
+
 @pytest.mark.parametrize("case", PARTS)
 @pytest.mark.parametrize("seed", range(3))
 def test_constants_behind_a_batch_norm_count_where_the_smaller_network_keeps_them(case, seed):

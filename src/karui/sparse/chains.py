@@ -51,7 +51,8 @@ def chains(model: nn.Module) -> list[Link]:
     """Links of Linear and Conv layers (sparse or not) that follow each other in one `nn.Sequential`, front to back.
 
     Between two there may be activations, dropout, pooling, batch norms, and a Flatten of all axes but the batch.
-    Anything else, and every layer outside of a Sequential, ends a chain: what reads it is not known.
+    Anything else, norms of the batch's own statistics and every layer outside of a Sequential end a chain: what reads
+    it is not known, or what it makes of a constant.
     """
     return [link for name, part in model.named_modules() for link in _links(name, part)]
 
@@ -74,7 +75,7 @@ def _links(prefix: str, sequential: nn.Module) -> Iterator[Link]:
                     yield Link(source, name, each, tuple(between))
             layers[name], source, is_flat, between = layer, name, False, []
             continue
-        elif not isinstance(layer, CHANNELWISE):
+        elif not isinstance(layer, CHANNELWISE) or not getattr(layer, "track_running_stats", True):
             source = ""
         between.append(layer)
 
