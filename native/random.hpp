@@ -28,7 +28,8 @@ inline void threefry(uint32_t key0, uint32_t key1, uint32_t& x0, uint32_t& x1) {
 }
 
 // Positions come in groups of 32: pair l of group g is the counter 16 g + l, its words are positions l and 16 + l.
-constexpr int64_t group_size = 32;
+// Numbers of 16 bits come in groups of 64, the lower half of each word before the upper one: as they lie in memory.
+constexpr int64_t group_size = 32, halves_group_size = 2 * group_size;
 
 struct Words {
     alignas(64) uint32_t first[16], second[16];

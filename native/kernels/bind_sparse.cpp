@@ -19,7 +19,7 @@ const GaussianTable& gaussian() { return KARUI_TABLE(gaussian_table); }
 
 HardConcreteLaw law_of(nb::tuple p) {
     auto a = [&](int i) { return nb::cast<double>(p[i]); };
-    return {a(0), a(1), a(2), a(3), a(4), a(5), a(6)};
+    return {a(0), a(1), a(2), a(3), a(4), a(5)};
 }
 
 template <typename R>
@@ -94,7 +94,7 @@ template <typename R>
 void linear_gradient_as(const DrawnLinearFunctions<R>& run, const DrawnLinearSizes& s, nb::tuple law, double scale, nb::tuple p) {
     const HardConcreteLaw given = law_of(law);
     const DrawnLinearBackward<R> arrays{at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2), at<const R>(p, 3),
-                                        at<const R>(p, 4), at<R>(p, 5), at<R>(p, 6), at<R>(p, 7), at<R>(p, 8), scale};
+                                        at<R>(p, 4), at<R>(p, 5), at<R>(p, 6), at<R>(p, 7), scale};
     nb::gil_scoped_release free;
     run.backward(s, given, arrays);
 }

@@ -8,7 +8,6 @@ namespace karui {
 struct HardConcreteLaw {
     double beta, gamma, zeta;  // temperature; the stretched interval
     double low, high;          // bounds of log alpha
-    double epsilon;            // u stays this far from 0 and 1
     double shift;              // P(gate > 0) = sigmoid(log_alpha - shift)
 };
 

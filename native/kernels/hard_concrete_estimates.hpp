@@ -13,12 +13,10 @@ namespace KARUI_ISA {
 template <typename R>
 struct Law {
     R low, high, over_beta, span, gamma, closed;  // closed: P(gate = 0) / P(gate > 0) at log alpha 0
-    uint32_t least;                               // random words below are raised to it, and lowered at the other end
     bool is_published;                            // beta = 2/3, and no overflow on the short way
     explicit Law(const HardConcreteLaw& law)
         : low(static_cast<R>(law.low)), high(static_cast<R>(law.high)), over_beta(static_cast<R>(1.0 / law.beta)),
           span(static_cast<R>(law.zeta - law.gamma)), gamma(static_cast<R>(law.gamma)), closed(exp_(static_cast<R>(law.shift))),
-          least(static_cast<uint32_t>(law.epsilon * 4294967296.0)),
           is_published(law.beta == 2.0 / 3.0 && law.low >= -40.0 && law.high <= 40.0) {}
 };
 
@@ -53,25 +51,22 @@ static inline __m512 inverse_of(__m512 x) {
     return _mm512_fmadd_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(1.0f)), y);
 }
 
-// As `draw_with`, with a and b in units of 2^-32, which cancel, and the root like the quotient by an estimate: the
+// As `draw_with`, with a and b in units of 2^-16, which cancel, and the root like the quotient by an estimate: the
 // processor's own take ten times as long as a product.
 template <bool has_weight>
-static inline double draw_by_estimates(const Law<float>& law, const uint32_t* words, int64_t n, const GateDraw<float>& p) {
+static inline double draw_by_estimates(const Law<float>& law, const uint16_t* halves, int64_t n, const GateDraw<float>& p) {
     const auto all = [](float value) { return _mm512_set1_ps(value); };
-    const __m512i least = _mm512_set1_epi32(static_cast<int>(law.least)), most = _mm512_set1_epi32(static_cast<int>(~law.least));
-    const __m512 one = all(1.0f), half = all(0.5f);
+    const __m512 one = all(1.0f), half = all(0.5f), unit = all(65536.0f);
     const __m512 low = all(law.low), high = all(law.high), closed = all(law.closed), span = all(law.span), gamma = all(law.gamma);
     __m512 sum = _mm512_setzero_ps();
     const auto draw = [&](int64_t i, __mmask16 here) {
-        const __m512i word = _mm512_min_epu32(_mm512_max_epu32(_mm512_maskz_loadu_epi32(here, words + i), least), most);
+        const __m512i number = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, halves + i));
         const __m512 given = _mm512_maskz_loadu_ps(here, p.log_alpha + i);
         const __m512 log_alpha = _mm512_min_ps(high, _mm512_max_ps(low, given));  // in this order NaN stays
         const __mmask16 outside = _mm512_mask_cmp_ps_mask(here, given, log_alpha, _CMP_NEQ_OQ);
         if (__builtin_expect(outside != 0, 0)) _mm512_mask_storeu_ps(p.log_alpha + i, outside, log_alpha);
         const __m512 e = exp_of_minus(log_alpha), odds = _mm512_fmadd_ps(closed, e, one);
-        const __m512 a = _mm512_add_ps(_mm512_cvtepu32_ps(word), half);
-        const __m512i other = _mm512_xor_si512(word, _mm512_set1_epi32(-1));
-        const __m512 r = _mm512_mul_ps(_mm512_add_ps(_mm512_cvtepu32_ps(other), half), e);
+        const __m512 a = _mm512_add_ps(_mm512_cvtepi32_ps(number), half), r = _mm512_mul_ps(_mm512_sub_ps(unit, a), e);
         const __m512 square = _mm512_mul_ps(r, a), over_root = _mm512_rsqrt14_ps(square), near = _mm512_mul_ps(square, over_root);
         const __m512 root = _mm512_fmadd_ps(_mm512_mul_ps(half, over_root), _mm512_fnmadd_ps(near, near, square), near);
         const __m512 aa = _mm512_mul_ps(a, a), whole = _mm512_fmadd_ps(r, root, aa);

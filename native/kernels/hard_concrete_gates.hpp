@@ -104,16 +104,13 @@ static inline void bound_and_exp(const Law<R> law, R* __restrict log_alpha, R* _
 // With u = a / (a + b) and r = b e, e = exp(-log alpha), s = 1 / (1 + (r / a)^(1 / beta)); for the published beta = 2/3
 // that is a^2 / (a^2 + r sqrt(r a)), without a logarithm, and its division serves P(z > 0) = 1 / (1 + closed e) too.
 template <typename R, bool is_published>
-static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, const R* __restrict log_alpha,
+static inline void gates_of(const Law<R> law, const uint16_t* __restrict halves, const R* __restrict log_alpha,
                             R* __restrict e_then_open, R* __restrict gate, int64_t n) {
     const R over_beta = law.over_beta, span = law.span, gamma = law.gamma, closed = law.closed;
-    const uint32_t least = law.least;
-    constexpr R unit = R(1.0 / 4294967296.0);
+    constexpr R unit = R(1.0 / 65536.0);
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
-        uint32_t word = words[i] < least ? least : words[i];
-        word = word > ~least ? ~least : word;
-        const R a = (static_cast<R>(word) + R(0.5)) * unit, b = (static_cast<R>(~word) + R(0.5)) * unit;
+        const R a = (static_cast<R>(halves[i]) + R(0.5)) * unit, b = R(1) - a;
         const R odds = R(1) + closed * e_then_open[i];
         R s;
         if (is_published) {
@@ -129,13 +126,13 @@ static inline void gates_of(const Law<R> law, const uint32_t* __restrict words, 
     }
 }
 
-// n <= block gates of the given random words; returns the expected number of open ones. In short loops one after the
+// n <= block gates of the given random numbers; returns the expected number of open ones. In short loops one after the
 // other, all in the first cache: each is a chain too long to overlap with the next.
 template <typename R, bool is_published>
-static inline double draw_with(const Law<R> law, const uint32_t* words, int64_t n, const GateDraw<R>& p) {
+static inline double draw_with(const Law<R> law, const uint16_t* halves, int64_t n, const GateDraw<R>& p) {
     alignas(64) R e[block];
     bound_and_exp<R, is_published>(law, p.log_alpha, e, n);
-    gates_of<R, is_published>(law, words, p.log_alpha, e, p.gate, n);
+    gates_of<R, is_published>(law, halves, p.log_alpha, e, p.gate, n);
     R sum = R(0);
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; ++i) sum += e[i];
@@ -145,23 +142,22 @@ static inline double draw_with(const Law<R> law, const uint32_t* words, int64_t 
 
 #if defined(__AVX512F__)
 template <>
-inline double draw_with<float, true>(const Law<float> law, const uint32_t* words, int64_t n, const GateDraw<float>& p) {
-    return p.weight ? draw_by_estimates<true>(law, words, n, p) : draw_by_estimates<false>(law, words, n, p);
+inline double draw_with<float, true>(const Law<float> law, const uint16_t* halves, int64_t n, const GateDraw<float>& p) {
+    return p.weight ? draw_by_estimates<true>(law, halves, n, p) : draw_by_estimates<false>(law, halves, n, p);
 }
 #endif
 
 // Gates [position, position + n), n <= block, of an array whose part begins where the pointers of p do.
 template <typename R, bool is_published>
 static double draw_block(const Law<R> law, uint64_t seed, int64_t position, int64_t n, const GateDraw<R>& p) {
-    alignas(64) uint32_t words[block + group_size];
-    const int64_t skip = position % group_size;
-    for (int64_t i = 0; i < skip + n; i += group_size) {
-        Words two;
-        draw_words(seed, static_cast<uint64_t>((position + i) / group_size), two);
-        std::memcpy(words + i, two.first, sizeof two.first);
-        std::memcpy(words + i + 16, two.second, sizeof two.second);
+    alignas(64) uint16_t halves[block + halves_group_size];
+    const int64_t skip = position % halves_group_size;
+    for (int64_t i = 0; i < skip + n; i += halves_group_size) {
+        Words words;
+        draw_words(seed, static_cast<uint64_t>((position + i) / halves_group_size), words);
+        std::memcpy(halves + i, &words, sizeof words);
     }
-    return draw_with<R, is_published>(law, words + skip, n, p);
+    return draw_with<R, is_published>(law, halves + skip, n, p);
 }
 
 // The arrays from element `at` on.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from karui.ops import hard_concrete as op
 from karui.ops.hard_concrete import cpu, reference
+from karui.ops.hard_concrete.counted import Pass
 from karui.ops.noise import reference as noise
 
 PUBLISHED = op.Law(2 / 3, -0.1, 1.1, -10.0, math.log(100.0))
@@ -43,7 +44,7 @@ def expected(
     weight, log_alpha, direction = inputs(shape, block)
     weight.requires_grad_()
     log_alpha.requires_grad_()
-    u = noise.uniform(seed, log_alpha.numel()).view(log_alpha.shape)
+    u = noise.uniform_of_halves(seed, log_alpha.numel()).view(log_alpha.shape)
     gate = reference.gates(log_alpha, u, law)
     out = weight * (gate if block is None else reference.spread(gate, shape, block))
     count = (sizes * reference.open_probability(log_alpha, law)).sum()
@@ -58,7 +59,7 @@ def compiled(
     weight.requires_grad_()
     log_alpha.requires_grad_()
     given = cpu.Sizes(1.0, sizes.to(dtype)) if isinstance(sizes, Tensor) else cpu.Sizes(sizes)
-    out, count = cpu.draw(log_alpha, weight, cpu.drawing(law, given, block), seed, cpu.Pass())
+    out, count = cpu.draw(log_alpha, weight, cpu.drawing(law, given, block), seed, Pass())
     ((direction * out).sum() + 0.7 * count).backward()
     return [out.detach(), count.detach(), weight.grad, log_alpha.grad]
 
@@ -79,8 +80,8 @@ def test_value_count_and_gradients(
 
 def test_gates_alone_are_those_that_multiply() -> None:
     weight, log_alpha, _ = (t.float() for t in inputs((40, 65), None))
-    alone, _ = cpu.draw(log_alpha, None, cpu.drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, cpu.Pass())
-    times, _ = cpu.draw(log_alpha, weight, cpu.drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, cpu.Pass())
+    alone, _ = cpu.draw(log_alpha, None, cpu.drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, Pass())
+    times, _ = cpu.draw(log_alpha, weight, cpu.drawing(PUBLISHED, cpu.Sizes(1.0), None), 5, Pass())
     assert torch.equal(times, weight * alone)
 
 
@@ -102,6 +103,16 @@ def test_draws_follow_the_law(log_alpha: float, law: op.Law) -> None:
     assert abs(z.mean() - above.mean()) <= 4 * z.std() / n**0.5
     assert z.min() >= 0
     assert z.max() <= 1
+
+
+@pytest.mark.parametrize("log_alpha", [-10.0, -7.0, -1.0, 0.0, 4.6])
+def test_numbers_of_16_bits_open_gates_as_often_as_they_should(log_alpha: float) -> None:
+    u = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16  # all there are
+    given = torch.full_like(u, log_alpha)
+    found = (reference.gates(given, u, PUBLISHED) > 0).double().mean()
+    right = torch.sigmoid(torch.tensor(log_alpha - PUBLISHED.shift, dtype=torch.float64))
+    assert abs(found - right) <= 2**-17
+    assert abs(found - right) <= 0.035 * right
 
 
 def test_log_alpha_comes_within_its_bounds() -> None:
@@ -146,7 +157,7 @@ def test_gradcheck_of_a_draw() -> None:
     ):
 
         def draw(w: Tensor, a: Tensor, block: tuple[int, int] | None = block) -> tuple[Tensor, Tensor]:
-            return cpu.draw(a, w, cpu.drawing(PUBLISHED, cpu.Sizes(2.0), block), 4, cpu.Pass())
+            return cpu.draw(a, w, cpu.drawing(PUBLISHED, cpu.Sizes(2.0), block), 4, Pass())
 
         assert torch.autograd.gradcheck(draw, (weight, units))
 

@@ -58,7 +58,9 @@ def gradients(output: Tensor, count: Tensor, tensors: list[Tensor]) -> list[Tens
 def truth_of(given: list[Tensor], block: tuple[int, int] | None, sizes: float | Tensor = 1.0) -> list[Tensor]:
     """Output, count and every gradient of the reference."""
     x, weight, bias, log_alpha = given
-    gate = reference.gates(log_alpha, noise.uniform(SEED, log_alpha.numel()).view_as(log_alpha), LAW)
+    gate = reference.gates(
+        log_alpha, noise.uniform_of_halves(SEED, log_alpha.numel()).view_as(log_alpha), LAW
+    )
     if block is not None:
         gate = reference.spread(gate.view(-1, gate.shape[-1]), tuple(weight.shape), block)
     output = nn.functional.linear(x, weight * gate, bias)
@@ -77,7 +79,7 @@ def test_values_count_and_every_gradient(case: str, by_unit: bool) -> None:
     truth = truth_of(tensors, block, sizes)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         given = inputs(shape, block, dtype)
-        found = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block, sizes=sizes))
+        found = op.drawn_linear(given[3], LAW, block=block, sizes=sizes)(*given)
         assert found is not None
         for one, right in zip(
             [found.drawn, found.count, *gradients(found.drawn, found.count, given)], truth, strict=True
@@ -95,7 +97,7 @@ def test_gradcheck(case: str) -> None:
     block = None if block is None else (4, 1) if "columns" in case else (3, 2)
 
     def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        found = op.linear_with_count(*tensors, op.drawing(tensors[3], LAW, block=block, sizes=2.0))
+        found = op.drawn_linear(tensors[3], LAW, block=block, sizes=2.0)(*tensors)
         assert found is not None
         return found.drawn, found.count
 
@@ -122,7 +124,7 @@ def error_of_strips(rows: int, shape: tuple[int, int], block: tuple[int, int] | 
     spoilt = [torch.empty(1 << k).fill_(torch.nan) for k in range(4, 20)]  # where the core finds its room
     del spoilt
     torch.use_deterministic_algorithms(True)  # torch's own fresh memory is NaN then
-    found = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block))
+    found = op.drawn_linear(given[3], LAW, block=block)(*given)
     assert found is not None
     values = [found.drawn, found.count, *gradients(found.drawn, found.count, given)]
     torch.use_deterministic_algorithms(False)
@@ -164,7 +166,7 @@ def test_threads_change_no_bit(block: tuple[int, int] | None) -> None:
         for count in (1, 3):
             torch.set_num_threads(count)
             given = inputs((70, 1100), block, torch.float32, leading=(29,))
-            drawn = op.linear_with_count(*given, op.drawing(given[3], LAW, block=block))
+            drawn = op.drawn_linear(given[3], LAW, block=block)(*given)
             assert drawn is not None
             found.append([drawn.drawn, drawn.count, *gradients(drawn.drawn, drawn.count, given)])
     finally:
@@ -177,7 +179,7 @@ def test_a_number_that_is_none_stays_one() -> None:
     for which in range(4):
         given = [t.detach().clone() for t in inputs((7, 35), None, torch.float32)]
         given[which].view(-1)[3] = torch.nan
-        found = op.linear_with_count(*[t.requires_grad_() for t in given], op.drawing(given[3], LAW))
+        found = op.drawn_linear(given[3], LAW)(*[t.requires_grad_() for t in given])
         assert found is not None
         assert found.drawn.isnan().any()
         assert found.count.isnan() == (which == 3)
@@ -187,7 +189,7 @@ def test_a_number_that_is_none_stays_one() -> None:
 def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
     tensors = inputs((7, 35), None, torch.float64)
     for leave_out in (0, 1):
-        found = op.linear_with_count(*tensors, op.drawing(tensors[3], LAW))
+        found = op.drawn_linear(tensors[3], LAW)(*tensors)
         assert found is not None
         kept = (found.drawn.sum(), found.count)[1 - leave_out]
         of_weight, of_log_alpha = torch.autograd.grad(kept, [tensors[1], tensors[3]], allow_unused=True)
@@ -197,24 +199,24 @@ def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
 
 def test_what_the_compiled_form_does_not_take_is_left_to_others() -> None:
     x, weight, bias, log_alpha = inputs((7, 35), None, torch.float32)
-    how = op.drawing(log_alpha, LAW)
-    assert op.linear_with_count(x.double(), weight, bias, log_alpha, how) is None
-    assert op.linear_with_count(x[:0], weight, bias, log_alpha, how) is None
-    assert op.linear_with_count(x, weight, bias.double(), log_alpha, how) is None
-    assert op.linear_with_count(x, weight, bias.repeat(2)[::2], log_alpha, how) is None
-    assert op.linear_with_count(x[..., :34], weight, bias, log_alpha, how) is None
-    assert op.linear_with_count(x, weight, bias[:6], log_alpha, how) is None
-    assert op.linear_with_count(x, weight[:0], bias[:0], log_alpha[:0], how) is None
-    assert op.linear_with_count(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16(), how) is None
+    draw = op.drawn_linear(log_alpha, LAW)
+    assert draw(x.double(), weight, bias, log_alpha) is None
+    assert draw(x[:0], weight, bias, log_alpha) is None
+    assert draw(x, weight, bias.double(), log_alpha) is None
+    assert draw(x, weight, bias.repeat(2)[::2], log_alpha) is None
+    assert draw(x[..., :34], weight, bias, log_alpha) is None
+    assert draw(x, weight, bias[:6], log_alpha) is None
+    assert draw(x, weight[:0], bias[:0], log_alpha[:0]) is None
+    assert draw(x.bfloat16(), weight.bfloat16(), bias, log_alpha.bfloat16()) is None
     with torch.autocast("cpu", torch.bfloat16):
-        assert op.linear_with_count(x, weight, bias, log_alpha, how) is None
+        assert draw(x, weight, bias, log_alpha) is None
 
 
 def test_gates_that_do_not_fit_the_weight_are_refused() -> None:
     x, weight, bias, log_alpha = inputs((7, 35), None, torch.float32)
     for block in ((7, 1), (3, 2)):
         with pytest.raises(ValueError, match="gates"):
-            op.linear_with_count(x, weight, bias, log_alpha, op.drawing(log_alpha, LAW, block=block))
+            op.drawn_linear(log_alpha, LAW, block=block)(x, weight, bias, log_alpha)
 
 
 @pytest.mark.parametrize("group", ["weight", "16x1", "8x4", "input"])

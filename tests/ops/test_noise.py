@@ -28,11 +28,20 @@ def test_a_position_does_not_depend_on_how_many_are_drawn() -> None:
     assert torch.equal(reference.words(5, 1000)[:77], reference.words(5, 77))
 
 
+def test_halves_are_those_of_the_words() -> None:
+    halves = reference.halves(5, 78)
+    assert torch.equal(halves.view(39, 2) @ torch.tensor([1, 65536]), reference.words(5, 39))
+    assert torch.equal(reference.halves(5, 77), halves[:77])
+
+
 def test_uniform_and_normal_have_their_moments() -> None:
     n = 200_000
-    u, z = reference.uniform(9, n), reference.normal(9, n)
-    assert abs(u.mean() - 0.5) < 4 * (1 / 12 / n) ** 0.5
-    assert abs(u.var() * 12 - 1) < 0.01
+    z = reference.normal(9, n)
+    for u in (reference.uniform(9, n), reference.uniform_of_halves(9, n)):
+        assert abs(u.mean() - 0.5) < 4 * (1 / 12 / n) ** 0.5
+        assert abs(u.var() * 12 - 1) < 0.01
+        for lag in (1, 2, 32, 64):
+            assert abs(((u[lag:] - 0.5) * (u[:-lag] - 0.5)).mean()) < 4 / 12 / n**0.5
     assert abs(z.mean()) < 4 / n**0.5
     assert abs(z.var() - 1) < 4 * (2 / n) ** 0.5
     assert abs((z**4).mean() - 3) < 4 * (96 / n) ** 0.5

@@ -294,11 +294,11 @@ def test_a_target_of_flops_is_held_and_delivered(method, groups):
     learn(model, control, convolutional_loss)
     model.eval()
     with torch.no_grad(), control.deployed():
-        least = 0.97 if groups == ("weight",) else 0.93  # one of 16 channels is up to a tenth of it
-        assert least * wanted <= count(model) <= wanted
+        least = 0.93 * wanted  # a channel is up to a tenth of it, and so is the last weight of one
+        assert least <= count(model) <= wanted
         assert count(copy.deepcopy(harden(model))) == count(model)
         status = control.status()
-    assert least * wanted <= status["flops"] <= wanted
+    assert least <= status["flops"] <= wanted
     if method != "magnitude":
         assert status["expected_flops"] == pytest.approx(wanted, rel=0.1)
 

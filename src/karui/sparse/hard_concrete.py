@@ -154,10 +154,8 @@ class HardConcreteGate(Gate):
         about = (self.beta, log_alpha.dtype, log_alpha.device)
         if self._drawing is None or self._drawing[0] != about:
             self._drawing = about, self._put_together(weight)
-        how = self._drawing[1]
-        if how is None:
-            return None
-        found = op.linear_with_count(input, weight, bias, log_alpha, how)
+        draw = self._drawing[1]
+        found = None if draw is None else draw(input, weight, bias, log_alpha)
         return None if found is None else self._remember(found, log_alpha)
 
     def _put_together(self, weight: Tensor) -> Any:
@@ -169,7 +167,7 @@ class HardConcreteGate(Gate):
         elif not isinstance(division, Elements | Blocks):
             return None
         sizes = division.sizes(self.log_alpha.device)
-        return op.drawing(self.log_alpha, self.law, block=block, sizes=sizes)
+        return op.drawn_linear(self.log_alpha, self.law, block=block, sizes=sizes)
 
     def _remember(self, found: op.Counted, log_alpha: Tensor) -> Tensor:
         drawn, count, state = found

@@ -111,9 +111,8 @@ class Run:
             penalty = task.penalty() if self.has_penalty else None
             loss = data_loss
             if penalty is not None:
-                loss = data_loss + penalty * (
-                    self.schedule.penalty_weight(state.global_step) / task.num_examples
-                )
+                weight = self.schedule.penalty_weight(state.global_step) / task.num_examples
+                loss = torch.add(data_loss, penalty, alpha=weight)
             if self.constrained is not None:
                 constraint = self._constraint(step, data_loss)
                 loss = loss if constraint is None else loss + constraint

@@ -1,31 +1,22 @@
 """Hard concrete gates: draws, products with a weight, the expected number of open ones. Derivation in README.md."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from karui.ops.choice import FULL_DTYPES, choose_implementation, is_traced
 from karui.ops.hard_concrete import reference
+from karui.ops.hard_concrete.counted import Counted, Pass
 from karui.ops.hard_concrete.reference import Law
 from karui.ops.noise import draw_seed
 
-__all__ = ["Law", "count_open", "draw", "draw_with_count", "drawing", "linear_with_count", "runs_compiled"]
+__all__ = ["Counted", "Law", "count_open", "draw", "draw_with_count", "drawn_linear", "runs_compiled"]
 
 if TYPE_CHECKING:
-    from karui.ops.hard_concrete.cpu import Drawing, Pass
+    from karui.ops.hard_concrete.linear import DrawnLinear
 
 KNOWN = ("reference", "cpp")
-
-
-class Counted(NamedTuple):
-    """A draw and what its backward pass can give at no further cost."""
-
-    drawn: Tensor
-    count: Tensor
-    """Expected number of elements behind open gates, ()."""
-    state: "Pass"
-    """`is_open` while the draw's backward pass is still to come; after it `count` has no graph."""
 
 
 def runs_compiled(log_alpha: Tensor, *others: Tensor) -> bool:
@@ -82,55 +73,20 @@ def draw_with_count(
     """`draw` in its compiled form, with the expected count of `count_open`: one node of the graph gives both."""
     from karui.ops.hard_concrete import cpu
 
-    state, how = cpu.Pass(), drawing(log_alpha, law, block=block, sizes=sizes)
+    state, how = Pass(), cpu.drawing(law, _sizes(sizes, log_alpha), block)
     return Counted(*cpu.draw(log_alpha, weight, how, draw_seed(), state), state)
 
 
-def drawing(
+def drawn_linear(
     log_alpha: Tensor, law: Law, *, block: tuple[int, int] | None = None, sizes: float | Tensor = 1.0
-) -> "Drawing":
-    """Put together what `linear_with_count` draws, for many steps; block and sizes as in `draw_with_count`."""
-    from karui.ops.hard_concrete import cpu
+) -> "DrawnLinear":
+    """Put together a matrix product with a draw of its weight, to be called at every step.
 
-    return cpu.drawing(law, _sizes(sizes, log_alpha), block)
-
-
-def linear_with_count(
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    bias: Tensor | None,
-    log_alpha: Tensor,
-    how: "Drawing",
-) -> Counted | None:
-    """input (..., C) times a draw of the weight (R, C) plus bias (R,), and the count: one node of the graph for all.
-
-    how: as `drawing` gives it; a gate a column (C,) is one a block of (R, 1). None where the compiled form does not
-    run, a compiler looks on, an autocast asks for a product of 16 bits, or input, weight and bias are none of a layer.
-    Raises ValueError where log_alpha has not one number a block.
+    block and sizes as in `draw_with_count`; a gate a column (C,) is one a block of (R, 1).
     """
-    if not _is_of_one_layer(input, weight, bias, log_alpha) or torch.is_autocast_enabled("cpu"):
-        return None
-    from karui.ops.hard_concrete.linear import Pass, apply
+    from karui.ops.hard_concrete import cpu, linear
 
-    state = Pass()
-    drawn, count = apply(input, weight, bias, log_alpha, how, state)
-    return Counted(drawn, count, state)
-
-
-def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
-    """Whether the compiled product takes these."""
-    own = (weight,) if bias is None else (weight, bias)
-    return (
-        runs_compiled(log_alpha, *own)
-        and (bias is None or bias.numel() == len(weight))
-        and input.is_cpu
-        and input.dtype == log_alpha.dtype
-        and not is_traced(input)
-        and input.dim() > 0
-        and input.size(-1) == weight.size(1)
-        and input.numel() > 0
-        and len(weight) > 0
-    )
+    return linear.DrawnLinear(cpu.drawing(law, _sizes(sizes, log_alpha), block))
 
 
 def count_open(

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from karui import _native
 from karui.ops.eager import addresses
-from karui.ops.hard_concrete.reference import EPSILON, Law
+from karui.ops.hard_concrete.counted import Pass
+from karui.ops.hard_concrete.reference import Law
 
 
 class Sizes(NamedTuple):
@@ -17,12 +18,6 @@ class Sizes(NamedTuple):
     """Elements in every unit, where `by_unit` is None."""
     by_unit: Tensor | None = None
     """Elements in each unit, in its dtype and shape."""
-
-
-class Pass:
-    """Whether the backward pass of a draw is still to come: after it, the count of that draw cannot be used again."""
-
-    is_open = True
 
 
 def kind(tensor: Tensor) -> tuple[int, int, bool]:
@@ -43,7 +38,7 @@ class Drawing(NamedTuple):
 
 def drawing(law: Law, sizes: Sizes, block: tuple[int, int] | None) -> Drawing:
     """Put together what is drawn."""
-    numbers = (law.beta, law.gamma, law.zeta, law.low, law.high, EPSILON, law.shift)
+    numbers = (law.beta, law.gamma, law.zeta, law.low, law.high, law.shift)
     return Drawing(law, sizes, block, numbers)
 
 

@@ -8,18 +8,67 @@ differentiates strip by strip, and nothing between the parts of a step goes thro
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from karui import _native
+from karui.ops.choice import FULL_DTYPES
 from karui.ops.eager import addresses
 from karui.ops.hard_concrete import cpu
-from karui.ops.hard_concrete.cpu import Pass
+from karui.ops.hard_concrete.counted import Counted, Pass
 from karui.ops.noise import draw_seed
 
+PANEL = 32
+"""Columns of the input are rounded up to these for its panels, which the backward pass gets with the gates."""
 
-class DrawnLinear(torch.autograd.Function):
-    """(output, count) of `karui.ops.hard_concrete.linear_with_count`, which says what this takes."""
 
+class DrawnLinear:
+    """input (..., C) times a draw of the weight (R, C), plus bias (R,): what a layer does at every step."""
+
+    def __init__(self, how: cpu.Drawing) -> None:
+        self.how = how
+
+    def __call__(
+        self,
+        input: Tensor,  # noqa: A002
+        weight: Tensor,
+        bias: Tensor | None,
+        log_alpha: Tensor,
+    ) -> Counted | None:
+        """Product and count, one node of the graph for both.
+
+        None where the compiled form does not run, a compiler looks on, an autocast asks for a product of 16 bits, or
+        input, weight and bias are none of a layer. Raises ValueError where log_alpha has not one number a block.
+        """
+        if not _is_of_one_layer(input, weight, bias, log_alpha):
+            return None
+        state = Pass()
+        drawn, count = _apply(input, weight, bias, log_alpha, self.how, state)
+        return Counted(drawn, count, state)
+
+
+def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
+    """Whether the compiled product takes these: every layer asks at every step."""
+    dtype = log_alpha.dtype
+    for tensor in (input, weight, log_alpha) if bias is None else (input, weight, log_alpha, bias):
+        if tensor.dtype != dtype or not tensor.is_cpu or type(tensor) not in (Tensor, nn.Parameter):
+            return False
+    rows, columns = weight.shape
+    shape = input.shape
+    return (
+        dtype in FULL_DTYPES
+        and weight.is_contiguous()
+        and log_alpha.is_contiguous()
+        and (bias is None or (bias.is_contiguous() and bias.shape == (rows,)))
+        and len(shape) > 0
+        and shape[-1] == columns
+        and 0 not in shape
+        and rows > 0
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class _DrawnLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -30,16 +79,18 @@ class DrawnLinear(torch.autograd.Function):
         how: cpu.Drawing,
         state: Pass,
     ) -> tuple[Tensor, Tensor]:
-        """Draw and multiply."""
+        """Draw and multiply: (output, count)."""
         input = input.contiguous()  # noqa: A001
         R, C = weight.shape
-        sizes = (input.numel() // C, C, R, *(how.block or (1, 1)), log_alpha.numel())
-        gate, output = torch.empty_like(log_alpha), input.new_empty((*input.shape[:-1], R))
-        _, threads, is_double = cpu.kind(log_alpha)
-        arrays = addresses(input, weight, bias, log_alpha, gate, output)
+        n, threads, is_double = cpu.kind(log_alpha)
+        shape = list(input.shape)
+        shape[-1], N = R, input.numel() // C
+        sizes = (N, C, R, *(how.block or (1, 1)), n)
+        output, kept = input.new_empty(shape), input.new_empty(N * (C + -C % PANEL) + n)
+        arrays = addresses(input, weight, bias, log_alpha, kept, output)
         count = _native.drawn_linear_forward(threads, is_double, sizes, draw_seed(), how.numbers, arrays)
         count = cpu.expected(count, log_alpha, how)
-        ctx.save_for_backward(input, weight, log_alpha, gate)
+        ctx.save_for_backward(kept, weight, log_alpha)
         ctx.about = how, state, sizes, bias is not None
         ctx.set_materialize_grads(False)
         return output, torch.scalar_tensor(count, dtype=log_alpha.dtype)
@@ -48,7 +99,7 @@ class DrawnLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, grad_count: Tensor | None) -> tuple[Tensor | None, ...]:
         """All gradients."""
         cpu.refuse_second_derivative()
-        input, weight, log_alpha, gate = ctx.saved_tensors  # noqa: A001
+        kept, weight, log_alpha = ctx.saved_tensors
         how, state, sizes, has_bias = ctx.about
         state.is_open = False
         scale = cpu.value_of(grad_count)
@@ -57,14 +108,14 @@ class DrawnLinear(torch.autograd.Function):
             cpu.open_gradient_(of_log_alpha, log_alpha, how.law, how.sizes, scale)
             return None, None, None, of_log_alpha, None, None
         grad = grad.contiguous()
-        of_input = torch.empty_like(input) if ctx.needs_input_grad[0] else None
+        of_input = grad.new_empty((*grad.shape[:-1], sizes[1])) if ctx.needs_input_grad[0] else None
         of_weight, of_bias = torch.empty_like(weight), grad.new_empty(sizes[2]) if has_bias else None
         _, threads, is_double = cpu.kind(log_alpha)
-        arrays = addresses(grad, input, weight, gate, log_alpha, of_input, of_weight, of_log_alpha, of_bias)
+        arrays = addresses(grad, kept, weight, log_alpha, of_input, of_weight, of_log_alpha, of_bias)
         _native.drawn_linear_backward(threads, is_double, sizes, how.numbers, cpu.each(how, scale), arrays)
         cpu.add_by_unit_(of_log_alpha, log_alpha, how, scale)
         return of_input, of_weight, of_bias, of_log_alpha, None, None
 
 
 # torch's own `apply` first looks for the wrappers of torch.func, whose tensors have no memory for the compiled form.
-apply = super(torch.autograd.Function, DrawnLinear).apply  # pyright: ignore[reportAttributeAccessIssue]
+_apply = super(torch.autograd.Function, _DrawnLinear).apply  # pyright: ignore[reportAttributeAccessIssue]

@@ -27,7 +27,7 @@ def threefry(key: tuple[int, int], x0: Tensor, x1: Tensor, *, rounds: int = ROUN
 
 
 def words(seed: int, count: int) -> Tensor:
-    """The 32-bit words of positions 0 to count - 1: (count,) int64.
+    """The words of 32 bits of positions 0 to count - 1: (count,) int64.
 
     Positions come in groups of 32: pair l of group g is the counter 16 g + l, its words are positions l and 16 + l.
     """
@@ -37,9 +37,20 @@ def words(seed: int, count: int) -> Tensor:
     return torch.stack([word.view(groups, GROUP // 2) for word in pair], 1).flatten()[:count]
 
 
+def halves(seed: int, count: int) -> Tensor:
+    """Numbers of 16 bits, two of each word and the lower half first: (count,) int64."""
+    word = words(seed, -(-count // 2))
+    return torch.stack([word & 0xFFFF, word >> 16], 1).flatten()[:count]
+
+
 def uniform(seed: int, count: int) -> Tensor:
     """(word + 1/2) / 2^32: (count,) float64, in (0, 1)."""
     return (words(seed, count).double() + 0.5) / 2.0**32
+
+
+def uniform_of_halves(seed: int, count: int) -> Tensor:
+    """(half + 1/2) / 2^16: (count,) float64, in (0, 1)."""
+    return (halves(seed, count).double() + 0.5) / 2.0**16
 
 
 def normal(seed: int, count: int) -> Tensor:
