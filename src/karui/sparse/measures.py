@@ -30,7 +30,7 @@ def _collect(module: nn.Module, name: str, seen: set[int], found: list[tuple[str
         found.append((name, module))
         parts = {"base": parts["base"]}
     for part, child in parts.items():
-        if child is not None:
+        if child is not None and child._modules:  # noqa: SLF001  a sparse layer has its base
             _collect(child, f"{name}.{part}" if name else part, seen, found)
 
 
