@@ -80,7 +80,7 @@ template <typename R>
 double linear_as(const DrawnLinearFunctions<R>& run, const DrawnLinearSizes& s, uint64_t seed, nb::tuple law, nb::tuple p) {
     const HardConcreteLaw given = law_of(law);
     const DrawnLinearForward<R> arrays{at<const R>(p, 0), at<const R>(p, 1), at<const R>(p, 2),
-                                       at<R>(p, 3), at<R>(p, 4), at<R>(p, 5)};
+                                       at<R>(p, 3), at<R>(p, 4), at<R>(p, 5), at<R>(p, 6)};
     nb::gil_scoped_release free;
     return run.forward(s, seed, given, arrays);
 }

@@ -14,23 +14,21 @@ struct DrawnLinearSizes {
     bool by_element() const { return height == 1 && width == 1; }
     int64_t down() const { return (R + height - 1) / height; }
     int64_t across() const { return (C + width - 1) / width; }
-    // The input as the kernels want it, columns rounded up to 32: before the gates in what a forward pass keeps.
-    int64_t panels() const { return N * ((C + 31) / 32 * 32); }
 };
 
 template <typename R>
 struct DrawnLinearForward {
     const R *input, *weight, *bias;  // (N, C), (R, C), (R) or null
-    R *log_alpha;                    // (down, across), brought within its bounds
-    R *kept, *output;                // for the backward pass (panels() + down * across); (N, R)
+    R *log_alpha, *gate;             // (down, across) brought within its bounds, (down, across)
+    R *panels, *output;              // (N, C rounded up to 32): the input as the kernel wants it; (N, R)
 };
 
 template <typename R>
 struct DrawnLinearBackward {
-    const R *grad, *kept, *weight, *log_alpha;          // (N, R), of the forward pass, (R, C), (down, across)
-    R *grad_input, *grad_weight, *grad_log_alpha;       // (N, C) or null, (R, C), (down, across)
-    R* grad_bias;                                       // (R) or null
-    double scale;                                       // gradient of the expected number of open gates, added
+    const R *grad, *panels, *weight, *log_alpha;  // (N, R), of the forward pass, (R, C), (down, across)
+    R* gate;                                      // (down, across), in the end the gradient of log alpha
+    R *grad_input, *grad_weight, *grad_bias;      // (N, C) or null, (R, C), (R) or null
+    double scale;                                 // gradient of the expected number of open gates, added
 };
 
 template <typename R>

@@ -77,22 +77,21 @@ static inline DrawnLinearSizes with_few_threads(DrawnLinearSizes s) {
 template <typename R>
 static double forward(const DrawnLinearSizes& sizes, uint64_t seed, const HardConcreteLaw& given, const DrawnLinearForward<R>& a) {
     constexpr int64_t width = panel<R>, most = panels_at_once * width;
-    static_assert(32 % width == 0, "panels() is room for any width");
+    static_assert(32 % width == 0, "a.panels has room for columns rounded up to 32");
     const DrawnLinearSizes s = with_few_threads(sizes);
-    R *const panels = a.kept, *const gate = a.kept + s.panels();
     const Law<R> law(given);
     const int64_t inputs = panels_of<R>(s.C), outputs = panels_of<R>(s.R);
     const Cut strips = into_strips(inputs);
     const bool by_element = s.by_element();
     const double all = by_element ? 0.0
-                                  : draw_all<R>(law, s.threads, seed, s.down() * s.across(), {a.log_alpha, nullptr, gate, nullptr});
-    pack_panels(a.input, s.N, s.C, panels, s.N);
+                                  : draw_all<R>(law, s.threads, seed, s.down() * s.across(), {a.log_alpha, nullptr, a.gate, nullptr});
+    pack_panels(a.input, s.N, s.C, a.panels, s.N);
     std::vector<double> sums(static_cast<size_t>(outputs));
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> room = room_for<R>(2 * most * width);
         R *const drawn = room.get(), *const turned = drawn + most * width;
-        GateRows<R> gates(gate, s.C, s.height, s.width, most);
+        GateRows<R> gates(a.gate, s.C, s.height, s.width, most);
 #pragma omp for schedule(static)
         for (int64_t q = 0; q < outputs; ++q) {
             const int64_t r0 = q * width, rows = std::min(width, s.R - r0);
@@ -104,13 +103,13 @@ static double forward(const DrawnLinearSizes& sizes, uint64_t seed, const HardCo
                 for (int64_t r = 0; r < rows; ++r) {
                     const int64_t at = (r0 + r) * s.C + c0;
                     R* const to = drawn + r * columns;
-                    if (by_element) sum += draw_gates<R>(law, seed, at, columns, {a.log_alpha + at, a.weight + at, gate + at, to});
+                    if (by_element) sum += draw_gates<R>(law, seed, at, columns, {a.log_alpha + at, a.weight + at, a.gate + at, to});
                     else multiply(a.weight + at, gates.at(r0 + r, c0, columns), to, columns);
                 }
                 pack_transposed(drawn, rows, columns, columns, turned);
                 const bool is_last = k + 1 == strips.count;
                 const int64_t next_row = is_last ? r0 + width : r0, next = is_last ? 0 : k + 1;
-                add_product<R>(columns, panels + first * s.N * width, s.N, turned,
+                add_product<R>(columns, a.panels + first * s.N * width, s.N, turned,
                                a.output + r0, rows, s.R, [&](int64_t tile, int64_t tiles) {
                                    const int64_t last = std::min(next_row + width * (tile + 1) / tiles, s.R);
                                    for (int64_t r = next_row + width * tile / tiles; r < last; ++r)
@@ -119,7 +118,7 @@ static double forward(const DrawnLinearSizes& sizes, uint64_t seed, const HardCo
                                            fetch_panel(a.weight + at);
                                            if (!by_element) continue;
                                            fetch_panel(a.log_alpha + at);
-                                           fetch_panel<R, true>(gate + at);
+                                           fetch_panel<R, true>(a.gate + at);
                                        }
                                });
             }
@@ -154,18 +153,17 @@ static void pack_bands(const Bands& bands, const R* grad, int64_t N, R* to) {
 template <typename R>
 static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, const DrawnLinearBackward<R>& a, R* of_gate) {
     constexpr int64_t width = panel<R>, most = panels_at_once * width;
-    const R *const panels = a.kept, *const gate = a.kept + s.panels();
     const Bands bands(s);
     const int64_t inputs = panels_of<R>(s.C);
     const Cut strips = into_strips(inputs);
     const int64_t parts = s.width == 1 ? strips.count : 1;  // a block of several columns may lie in two strips
     const Room<R> grad = room_for<R>(bands.count * bands.tiles * s.N * tile_rows);
     pack_bands(bands, a.grad, s.N, grad.get());
-    const auto run = gradient_of<R>(law, {a.grad, a.weight, gate, a.log_alpha, a.grad_weight, a.grad_log_alpha, a.scale});
+    const auto run = gradient_of<R>(law, {a.grad, a.weight, a.gate, a.log_alpha, a.grad_weight, a.gate, a.scale});
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> product = room_for<R>(tile_rows * most), total = room_for<R>(of_gate ? inputs * width : 0);
-        GateRows<R> gates(gate, s.C, s.height, s.width, most);
+        GateRows<R> gates(a.gate, s.C, s.height, s.width, most);
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < bands.count * parts; ++task) {
             const int64_t band = task / parts, part = task % parts;
@@ -181,12 +179,11 @@ static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, con
                             fetch_panel(a.weight + at);
                             fetch_panel<R, true>(a.grad_weight + at);
                             if (of_gate) continue;
-                            fetch_panel(gate + at);
                             fetch_panel(a.log_alpha + at);
-                            fetch_panel<R, true>(a.grad_log_alpha + at);
+                            fetch_panel<R, true>(a.gate + at);
                         }
                         along_rows<R>(rows, columns - i * width)({1, s.N, 0}, grad.get() + (band * bands.tiles + tile) * s.N * tile_rows,
-                                                                 panels + (first + i) * s.N * width,
+                                                                 a.panels + (first + i) * s.N * width,
                                                                  product.get() + i * width, most, false);
                     }
                     for (int64_t r = 0; r < rows; ++r) {
@@ -195,8 +192,8 @@ static void backward_of_weight(const DrawnLinearSizes& s, const Law<R>& law, con
                             add_gradients(product.get() + r * most, a.weight + at, gates.at(r0 + r, c0, columns),
                                           a.grad_weight + at, total.get() + c0, columns);
                         else
-                            run(law, 0, columns, {product.get() + r * most, a.weight + at, gate + at, a.log_alpha + at,
-                                                  a.grad_weight + at, a.grad_log_alpha + at, a.scale});
+                            run(law, 0, columns, {product.get() + r * most, a.weight + at, a.gate + at, a.log_alpha + at,
+                                                  a.grad_weight + at, a.gate + at, a.scale});
                     }
                 }
                 if (of_gate && s.width == 1) std::copy(total.get() + c0, total.get() + c0 + columns, of_gate + band * s.C + c0);
@@ -220,7 +217,7 @@ static void backward_of_input(const DrawnLinearSizes& s, const DrawnLinearBackwa
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
         const Room<R> drawn = room_for<R>(panels_at_once * width * width);
-        GateRows<R> gates(a.kept + s.panels(), s.C, s.height, s.width, width);
+        GateRows<R> gates(a.gate, s.C, s.height, s.width, width);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < panels_of<R>(s.C); ++i) {
             const int64_t c0 = i * width, columns = std::min(width, s.C - c0);
@@ -258,7 +255,7 @@ static void backward(const DrawnLinearSizes& sizes, const HardConcreteLaw& given
     const int64_t units = s.down() * s.across();
     const Room<R> of_gate = room_for<R>(units);
     backward_of_weight(s, law, a, of_gate.get());
-    const GateGradient<R> p{of_gate.get(), nullptr, a.kept + s.panels(), a.log_alpha, nullptr, a.grad_log_alpha, a.scale};
+    const GateGradient<R> p{of_gate.get(), nullptr, a.gate, a.log_alpha, nullptr, a.gate, a.scale};
     gradient_of(law, p)(law, 0, units, p);
 }
 

@@ -21,7 +21,7 @@ struct GateDraw {
 template <typename R>
 struct GateGradient {
     const R *grad, *weight, *gate, *log_alpha;  // (n); weight null: grad is that of the gates
-    R *grad_weight, *grad_log_alpha;             // (n); grad_weight null where weight is, or grad itself
+    R *grad_weight, *grad_log_alpha;             // (n); grad_weight null where weight is, or grad itself; or gate itself
     double scale;                                // gradient of the expected number of open gates, added
 };
 

@@ -198,10 +198,10 @@ static void gradient_block(const Law<R>& law, int64_t first, int64_t end, const 
     const R scale = static_cast<R>(p.scale) * closed;
     const R* grad = p.grad;  // may be grad_weight too
     const R* __restrict weight = p.weight;
-    const R* __restrict gate = p.gate;
+    const R* gate = p.gate;  // may be grad_log_alpha too
     const R* __restrict log_alpha = p.log_alpha;
     R* grad_weight = p.grad_weight;
-    R* __restrict grad_log_alpha = p.grad_log_alpha;
+    R* grad_log_alpha = p.grad_log_alpha;
 #pragma omp simd
     for (int64_t i = first; i < end; ++i) {
         const R z = gate[i];

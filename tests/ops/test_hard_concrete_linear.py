@@ -185,6 +185,23 @@ def test_a_number_that_is_none_stays_one() -> None:
         assert found.count.isnan() == (which == 3)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_kept_graph_gives_its_gradients_again(case: str) -> None:
+    """The first pass turns the gates into a gradient; nobody may see that."""
+    shape, block = CASES[case]
+    given = inputs(shape, block, torch.float32)
+    found = op.drawn_linear(given[3], LAW, block=block)(*given)
+    assert found is not None
+    loss = found.drawn.square().sum() + 0.7 * found.count
+    first = torch.autograd.grad(loss, given, retain_graph=True)
+    copies = [gradient.clone() for gradient in first]
+    loss.backward(retain_graph=True)
+    loss.backward()
+    for gradient, copy, tensor in zip(first, copies, given, strict=True):
+        assert torch.equal(gradient, copy)
+        assert torch.equal(tensor.grad, copy + copy)
+
+
 @pytest.mark.usefixtures("one_seed")
 def test_a_count_alone_and_an_output_alone_have_their_gradients() -> None:
     tensors = inputs((7, 35), None, torch.float64)

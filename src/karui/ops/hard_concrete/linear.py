@@ -18,7 +18,7 @@ from karui.ops.hard_concrete.counted import Counted, Pass
 from karui.ops.noise import draw_seed
 
 PANEL = 32
-"""Columns of the input are rounded up to these for its panels, which the backward pass gets with the gates."""
+"""Columns of the input are rounded up to these for its panels, which the backward pass gets in place of it."""
 
 
 class DrawnLinear:
@@ -86,12 +86,13 @@ class _DrawnLinear(torch.autograd.Function):
         shape = list(input.shape)
         shape[-1], N = R, input.numel() // C
         sizes = (N, C, R, *(how.block or (1, 1)), n)
-        output, kept = input.new_empty(shape), input.new_empty(N * (C + -C % PANEL) + n)
-        arrays = addresses(input, weight, bias, log_alpha, kept, output)
-        count = _native.drawn_linear_forward(threads, is_double, sizes, draw_seed(), how.numbers, arrays)
+        gate, output = torch.empty_like(log_alpha), input.new_empty(shape)
+        panels, seed = input.new_empty(N * (C + -C % PANEL)), draw_seed()
+        arrays = addresses(input, weight, bias, log_alpha, gate, panels, output)
+        count = _native.drawn_linear_forward(threads, is_double, sizes, seed, how.numbers, arrays)
         count = cpu.expected(count, log_alpha, how)
-        ctx.save_for_backward(kept, weight, log_alpha)
-        ctx.about = how, state, sizes, bias is not None
+        ctx.save_for_backward(panels, weight, log_alpha, gate)
+        ctx.about, ctx.spent = (how, state, sizes, bias is not None, seed), False
         ctx.set_materialize_grads(False)
         return output, torch.scalar_tensor(count, dtype=log_alpha.dtype)
 
@@ -99,22 +100,26 @@ class _DrawnLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, grad_count: Tensor | None) -> tuple[Tensor | None, ...]:
         """All gradients."""
         cpu.refuse_second_derivative()
-        kept, weight, log_alpha = ctx.saved_tensors
-        how, state, sizes, has_bias = ctx.about
+        panels, weight, log_alpha, gate = ctx.saved_tensors
+        how, state, sizes, has_bias, seed = ctx.about
         state.is_open = False
         scale = cpu.value_of(grad_count)
-        of_log_alpha = torch.empty_like(log_alpha)
         if grad is None:
+            of_log_alpha = torch.empty_like(log_alpha)
             cpu.open_gradient_(of_log_alpha, log_alpha, how.law, how.sizes, scale)
             return None, None, None, of_log_alpha, None, None
+        # The gates become the gradient of log alpha; where the graph is kept, the next pass draws them again.
+        if ctx.spent:
+            gate, _, _ = cpu.draw_into(log_alpha, None, how, seed)
+        ctx.spent = True
         grad = grad.contiguous()
         of_input = grad.new_empty((*grad.shape[:-1], sizes[1])) if ctx.needs_input_grad[0] else None
         of_weight, of_bias = torch.empty_like(weight), grad.new_empty(sizes[2]) if has_bias else None
         _, threads, is_double = cpu.kind(log_alpha)
-        arrays = addresses(grad, kept, weight, log_alpha, of_input, of_weight, of_log_alpha, of_bias)
+        arrays = addresses(grad, panels, weight, log_alpha, gate, of_input, of_weight, of_bias)
         _native.drawn_linear_backward(threads, is_double, sizes, how.numbers, cpu.each(how, scale), arrays)
-        cpu.add_by_unit_(of_log_alpha, log_alpha, how, scale)
-        return of_input, of_weight, of_bias, of_log_alpha, None, None
+        cpu.add_by_unit_(gate, log_alpha, how, scale)
+        return of_input, of_weight, of_bias, gate, None, None
 
 
 # torch's own `apply` first looks for the wrappers of torch.func, whose tensors have no memory for the compiled form.
