@@ -103,6 +103,7 @@ class Run:
         factor = self.schedule.lr_factor(state.global_step, state.epoch)
         for group, base_lr in zip(self.trained.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * factor
+        self.optimizer.zero_grad()  # here and not later: what gradients take is there for the forward pass
         batch = fabric.to_device(task.batch(state.epoch, step))
         if self.constrained is not None:
             self._before_step(step)
@@ -121,7 +122,6 @@ class Run:
         )
         if self.reads_at_once:
             self._read_pending()  # before backward: a NaN never reaches the weights
-        self.optimizer.zero_grad()
         fabric.backward(loss)
         if settings.grad_clip_norm:
             clip_gradients(fabric, self.module, self.optimizer, settings.grad_clip_norm)

@@ -48,6 +48,8 @@ class DrawnLinear:
 
 def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
     """Whether the compiled product takes these: every layer asks at every step."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
     dtype = log_alpha.dtype
     for tensor in (input, weight, log_alpha) if bias is None else (input, weight, log_alpha, bias):
         if tensor.dtype != dtype or not tensor.is_cpu or type(tensor) not in (Tensor, nn.Parameter):
@@ -63,8 +65,6 @@ def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alp
         and shape[-1] == columns
         and 0 not in shape
         and rows > 0
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
     )
 
 
