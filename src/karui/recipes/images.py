@@ -67,7 +67,7 @@ _LENET_TRAIN = TrainSettings(
     threads=1,
 )
 _EPOCHS = {
-    "lenet-300-100": {"l0": 24, "vd": 16, "magnitude": 16, "dense": 16, "small": 16},
+    "lenet-300-100": {"l0": 48, "vd": 16, "magnitude": 16, "dense": 16, "small": 16},
     "lenet-5": {"l0": 30, "vd": 16, "magnitude": 16, "dense": 16, "small": 16},
 }
 _ASKED_EPOCHS = 12
