@@ -294,7 +294,8 @@ def test_a_target_of_flops_is_held_and_delivered(method, groups):
     learn(model, control, convolutional_loss)
     model.eval()
     with torch.no_grad(), control.deployed():
-        least = 0.93 * wanted  # a channel is up to a tenth of it, and so is the last weight of one
+        # One of 16 channels is up to a tenth of it, and so may be the last weight of one.
+        least = (0.93 if groups == ("output",) or method == "l0" else 0.97) * wanted
         assert least <= count(model) <= wanted
         assert count(copy.deepcopy(harden(model))) == count(model)
         status = control.status()

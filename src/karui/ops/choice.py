@@ -43,6 +43,8 @@ def choose_implementation(
     return "reference"
 
 
-def is_traced(tensor: Tensor) -> bool:
+def is_traced(*tensors: Tensor) -> bool:
     """Tell whether a compiler or an exporter is looking, who must see an operator and gives tensors without memory."""
-    return torch.compiler.is_compiling() or type(tensor) not in (Tensor, nn.Parameter)
+    return torch.compiler.is_compiling() or any(
+        type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors
+    )

@@ -95,6 +95,6 @@ def _check(mean: Tensor, spread: Tensor) -> None:
 def _choose(implementation: str | None, mean: Tensor, spread: Tensor) -> str:
     chosen = choose_implementation(mean, implementation, KNOWN, dtypes=FULL_DTYPES)
     by_itself = mean.dtype == spread.dtype and mean.device == spread.device
-    if implementation is None and (not by_itself or is_traced(mean) or is_traced(spread)):
+    if implementation is None and (not by_itself or is_traced(mean, spread)):
         return "reference"
     return chosen

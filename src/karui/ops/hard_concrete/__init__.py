@@ -22,10 +22,10 @@ KNOWN = ("reference", "cpp")
 def runs_compiled(log_alpha: Tensor, *others: Tensor) -> bool:
     """Tell whether a draw takes the compiled form by itself, with these of a weight's tensors."""
     dtype = log_alpha.dtype
-    if dtype not in FULL_DTYPES:
+    if dtype not in FULL_DTYPES or is_traced(log_alpha, *others):
         return False
     for tensor in (log_alpha, *others):
-        if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous() or is_traced(tensor):
+        if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous():
             return False
     return True
 

@@ -8,12 +8,12 @@ differentiates strip by strip, and nothing between the parts of a step goes thro
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from karui import _native
-from karui.ops.choice import FULL_DTYPES
+from karui.ops.choice import is_traced
 from karui.ops.eager import addresses
-from karui.ops.hard_concrete import cpu
+from karui.ops.hard_concrete import cpu, runs_compiled
 from karui.ops.hard_concrete.counted import Counted, Pass
 from karui.ops.noise import draw_seed
 
@@ -48,19 +48,15 @@ class DrawnLinear:
 
 def _is_of_one_layer(input: Tensor, weight: Tensor, bias: Tensor | None, log_alpha: Tensor) -> bool:  # noqa: A002
     """Whether the compiled product takes these: every layer asks at every step."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    own = (weight,) if bias is None else (weight, bias)
+    if torch.is_autocast_enabled("cpu") or is_traced(input) or not runs_compiled(log_alpha, *own):
         return False
-    dtype = log_alpha.dtype
-    for tensor in (input, weight, log_alpha) if bias is None else (input, weight, log_alpha, bias):
-        if tensor.dtype != dtype or not tensor.is_cpu or type(tensor) not in (Tensor, nn.Parameter):
-            return False
     rows, columns = weight.shape
     shape = input.shape
     return (
-        dtype in FULL_DTYPES
-        and weight.is_contiguous()
-        and log_alpha.is_contiguous()
-        and (bias is None or (bias.is_contiguous() and bias.shape == (rows,)))
+        (bias is None or bias.shape == (rows,))
+        and input.is_cpu
+        and input.dtype == log_alpha.dtype
         and len(shape) > 0
         and shape[-1] == columns
         and 0 not in shape

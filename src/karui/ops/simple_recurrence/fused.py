@@ -43,8 +43,7 @@ def can_run(
         and x.dtype in FULL_DTYPES
         and all(t is None or (t.is_cpu and t.dtype == x.dtype) for t in (x, weight, weight_c, bias, c_0))
         and not torch.is_autocast_enabled("cpu")
-        and not is_traced(x)
-        and not is_traced(weight)
+        and not is_traced(x, weight)
     )
 
 
